@@ -1,0 +1,144 @@
+"""params.yaml -> typed, frozen settings.
+
+Every section's settings class stands next to what it configures; this module only reads the
+file and turns what pydantic finds wrong into messages with file, line and key. It imports none
+of those classes, so that a stage depends on its own settings and on no other's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from rnnmt.errors import UserError
+
+SECTIONS = (
+    "seeds", "threads", "corpus", "cleaning", "tokenizer", "model", "train", "decode",
+    "evaluate", "variants",
+)  # fmt: skip
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, no unknown keys, no silent conversions, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def path() -> Path:
+    """The settings file: `params.yaml`, or the recipe that RNNMT_PARAMS names."""
+    return Path(os.environ.get("RNNMT_PARAMS", "params.yaml"))
+
+
+def read() -> dict[str, Any]:
+    """The whole settings file as plain values, with its top-level keys checked.
+
+    Raises UserError where the file is missing, is not YAML (a duplicate key included), or has
+    an unknown or a missing section.
+    """
+    values = _parse("safe")
+    if not isinstance(values, dict):
+        raise UserError(f"{path()}: expected sections such as 'corpus:' and 'model:' at the top")
+    for key in values:
+        if key not in SECTIONS:
+            raise UserError(f"{_where((key,))}: unknown section{_suggest(str(key), SECTIONS)}")
+    for key in SECTIONS:
+        if key not in values:
+            raise UserError(f"{path()}: section '{key}' is missing; params.yaml's default has it")
+    return values
+
+
+def load(section: str, schema: type[S]) -> S:
+    """One section as its settings class. Raises UserError naming file, line and key."""
+    return validate(read()[section], schema, (section,))
+
+
+def validate(values: object, schema: type[S], at: tuple[str | int, ...]) -> S:
+    """`values`, which stand at the key path `at` of the file, as a settings object."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{_where(at)}: expected keys and values, found {values!r}")
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(e, schema, at) for e in error.errors())) from None
+
+
+def seeds() -> list[int]:
+    """The training seeds: distinct whole numbers from 0 to 2**31 - 1."""
+    values = read()["seeds"]
+    good = isinstance(values, list) and values and len(set(map(str, values))) == len(values)
+    if not good or not all(type(s) is int and 0 <= s < 2**31 for s in values):
+        raise UserError(f"{_where(('seeds',))}: expected a list of distinct whole numbers >= 0")
+    return list(values)
+
+
+def threads() -> int:
+    """The number of processor threads that training and decoding use."""
+    value = read()["threads"]
+    if type(value) is not int or not 1 <= value <= 1024:
+        raise UserError(f"{_where(('threads',))}: expected a whole number from 1, found {value!r}")
+    return value
+
+
+def variants() -> list[str]:
+    """The names of the variants, which are parts of paths: a-z, 0-9 and '-'."""
+    values = read()["variants"]
+    if not isinstance(values, dict) or not values:
+        raise UserError(f"{_where(('variants',))}: expected one entry for each variant")
+    for name in values:
+        if not (isinstance(name, str) and name and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")):
+            raise UserError(
+                f"{_where(('variants', name))}: a variant's name has only a-z, 0-9 and '-'"
+            )
+    return list(values)
+
+
+def _parse(kind: str) -> Any:
+    file = path()
+    try:
+        # pure=True: the C loader would read YAML 1.1, where `no` is false and 1e-3 a string.
+        return YAML(typ=kind, pure=True).load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file; run in the repository's root") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8: {error}") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UserError(f"{file}:{line}: not valid YAML: {error.problem}") from None
+    except YAMLError as error:
+        raise UserError(f"{file}: not valid YAML: {error}") from None
+
+
+def _where(at: tuple[Any, ...]) -> str:
+    """`params.yaml:12: model.hidden` for a key path, as far as the file has it."""
+    node, line = _parse("rt"), None
+    for key in at:
+        try:
+            line = (node.lc.key(key) if isinstance(node, dict) else node.lc.item(key))[0] + 1
+            node = node[key]
+        except (KeyError, AttributeError, TypeError, IndexError):
+            break
+    return f"{path()}{f':{line}' if line else ''}: {'.'.join(map(str, at))}"
+
+
+def _explain(error: Any, schema: type[BaseModel], at: tuple[str | int, ...]) -> str:
+    where = _where((*at, *error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_suggest(str(error['loc'][-1]), tuple(schema.model_fields))}"
+    if error["type"] == "missing":
+        return f"{where}: this key is missing"
+    return f"{where}: {error['msg']}, found {error['input']!r}"
+
+
+def _suggest(key: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known are: {', '.join(known)}"
