@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -48,9 +49,7 @@ def read() -> dict[str, Any]:
     values = _parse("safe")
     if not isinstance(values, dict):
         raise UserError(f"{path()}: expected sections such as 'corpus:' and 'model:' at the top")
-    for key in values:
-        if key not in SECTIONS:
-            raise UserError(f"{_where((key,))}: unknown section{_suggest(str(key), SECTIONS)}")
+    check_keys(values, SECTIONS, ())
     for key in SECTIONS:
         if key not in values:
             raise UserError(f"{path()}: section '{key}' is missing; params.yaml's default has it")
@@ -64,12 +63,20 @@ def load(section: str, schema: type[S]) -> S:
 
 def validate(values: object, schema: type[S], at: tuple[str | int, ...]) -> S:
     """`values`, which stand at the key path `at` of the file, as a settings object."""
-    if not isinstance(values, Mapping):
-        raise UserError(f"{_where(at)}: expected keys and values, found {values!r}")
+    check_keys(values, schema.model_fields, at)
     try:
-        return schema.model_validate(dict(values))
+        return schema.model_validate(dict(cast(Mapping[str, Any], values)))
     except ValidationError as error:
         raise UserError("\n".join(_explain(e, schema, at) for e in error.errors())) from None
+
+
+def check_keys(values: object, known: Collection[str], at: tuple[str | int, ...]) -> None:
+    """Raise UserError for the first key of `values`, which stand at `at`, that is not `known`."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{_where(at)}: expected keys and values, found {values!r}")
+    for key in values:
+        if key not in known:
+            raise UserError(f"{_where((*at, key))}: unknown key{_suggest(str(key), known)}")
 
 
 def seeds() -> list[int]:
@@ -95,7 +102,7 @@ def variants() -> list[str]:
     if not isinstance(values, dict) or not values:
         raise UserError(f"{_where(('variants',))}: expected one entry for each variant")
     for name in values:
-        if not (isinstance(name, str) and name and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")):
+        if not (isinstance(name, str) and re.fullmatch("[a-z0-9-]+", name)):
             raise UserError(
                 f"{_where(('variants', name))}: a variant's name has only a-z, 0-9 and '-'"
             )
@@ -120,7 +127,8 @@ def _parse(kind: str) -> Any:
 
 def _where(at: tuple[Any, ...]) -> str:
     """`params.yaml:12: model.hidden` for a key path, as far as the file has it."""
-    node, line = _parse("rt"), None
+    node: Any = _parse("rt")
+    line = None
     for key in at:
         try:
             line = (node.lc.key(key) if isinstance(node, dict) else node.lc.item(key))[0] + 1
@@ -133,12 +141,12 @@ def _where(at: tuple[Any, ...]) -> str:
 def _explain(error: Any, schema: type[BaseModel], at: tuple[str | int, ...]) -> str:
     where = _where((*at, *error["loc"]))
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_suggest(str(error['loc'][-1]), tuple(schema.model_fields))}"
+        return f"{where}: unknown key{_suggest(str(error['loc'][-1]), schema.model_fields)}"
     if error["type"] == "missing":
         return f"{where}: this key is missing"
     return f"{where}: {error['msg']}, found {error['input']!r}"
 
 
-def _suggest(key: str, known: tuple[str, ...]) -> str:
+def _suggest(key: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(key, known, 1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known are: {', '.join(known)}"
+    return f"; did you mean '{close[0]}'?" if close else f"; known are: {', '.join(sorted(known))}"

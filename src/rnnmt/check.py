@@ -1,0 +1,24 @@
+"""All settings at once, so that a mistake in any section shows before any work is done."""
+
+from __future__ import annotations
+
+from rnnmt import params
+from rnnmt.corpora import settings as corpora
+from rnnmt.corpora.clean import CleaningSettings
+from rnnmt.dataset.tokenizer import TokenizerSettings
+from rnnmt.model.settings import variant
+from rnnmt.scoring.settings import EvaluateSettings
+from rnnmt.search.settings import DecodeSettings
+
+
+def check_settings() -> None:
+    """Raise UserError for the first mistake in the settings file; import nothing heavy."""
+    params.seeds()
+    params.threads()
+    corpora.load()
+    params.load("cleaning", CleaningSettings)
+    params.load("tokenizer", TokenizerSettings)
+    for name in params.variants():
+        variant(name)
+    params.load("decode", DecodeSettings)
+    params.load("evaluate", EvaluateSettings)

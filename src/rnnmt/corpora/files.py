@@ -1,0 +1,203 @@
+"""Aligned text as it comes: plain, gzip or a member of an archive, one sentence on a line."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import zip_longest
+from pathlib import Path
+from typing import IO, cast
+
+from rnnmt.corpora import settings
+from rnnmt.corpora.split import Pair, Row, split
+from rnnmt.errors import UserError
+
+LONGEST_LINE = 1_000_000  # bytes; more is not a sentence
+# Text seldom packs to a tenth: what inflates to 50 times its size and this many bytes is a trap.
+INFLATED = 100_000_000
+
+# What other programs take for the end of a line; inside a sentence each becomes a space.
+_SEPARATORS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
+_BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A parallel corpus on its way to disk. `dropped` is complete once `rows` are read."""
+
+    source_language: str
+    target_language: str
+    licence: str
+    citation: str
+    origin: Mapping[str, str | None]  # where it is from -> SHA-256 of what came
+    rows: Iterable[Row]
+    dropped: Counter[str] = field(default_factory=Counter)  # reason -> pairs
+    labels: Mapping[str, list[str]] = field(default_factory=dict)  # split -> a JSON text per pair
+
+
+def corpus(chosen: settings.Languages) -> Corpus:
+    """The user's own files."""
+    dropped: Counter[str] = Counter()
+    if isinstance(chosen, settings.TsvFile):
+        paths = [chosen.tsv]
+        rows = split(
+            lambda: columns(Text(Path(chosen.tsv)), *chosen.columns),
+            chosen.held_out, chosen.seed, dropped,
+        )  # fmt: skip
+    elif isinstance(chosen, settings.AlignedFilesToSplit):
+        paths = chosen.splits["train"]
+        both = [Text(Path(path)) for path in paths]
+        rows = split(lambda: aligned(*both), chosen.held_out, chosen.seed, dropped)
+    else:
+        assert isinstance(chosen, settings.AlignedFiles)
+        paths = [path for both in chosen.splits.values() for path in both]
+        rows = in_splits(
+            {name: (Text(Path(s)), Text(Path(t))) for name, (s, t) in chosen.splits.items()}
+        )
+    return Corpus(
+        source_language=chosen.source_language,
+        target_language=chosen.target_language,
+        licence="not stated: the user's own files",
+        citation="",
+        # A path from the root is of one machine only.
+        origin={Path(p).name if Path(p).is_absolute() else p: None for p in paths},
+        rows=rows,
+        dropped=dropped,
+    )
+
+
+@dataclass(frozen=True)
+class Text:
+    """A plain or gzip file, or one member of a zip or tar archive (by name or pattern)."""
+
+    path: Path
+    member: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.member})" if self.member else str(self.path)
+
+    def lines(self) -> Iterator[str]:
+        r"""Its lines, each without end of line; whatever else breaks lines becomes a space.
+
+        Lines end with \n or \r\n only, and a byte order mark is left out. Raises UserError
+        where the file is missing, broken, not UTF-8, or inflates beyond measure.
+        """
+        try:
+            limit = INFLATED + 50 * self.path.stat().st_size
+            with self._open() as stream:
+                number = 0
+                while line := stream.readline(LONGEST_LINE + 1):
+                    number += 1
+                    limit -= len(line)
+                    if limit < 0:
+                        raise UserError(
+                            f"{self}: inflates to more than 50 times its size; this is no text"
+                        )
+                    yield self._decode(line, number)
+        except FileNotFoundError:
+            raise UserError(f"{self}: no such file") from None
+        except _BROKEN as error:
+            raise UserError(
+                f"{self}: cannot be read: {error}; "
+                "if it was downloaded, delete it and run again to fetch it anew"
+            ) from None
+
+    def _decode(self, line: bytes, number: int) -> str:
+        if len(line) > LONGEST_LINE:
+            raise UserError(
+                f"{self}:{number}: a line of more than {LONGEST_LINE:,} bytes; "
+                "expected text with one sentence on a line"
+            )
+        if number == 1:
+            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise UserError(f"{self}: this is UTF-16; convert it to UTF-8")
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        try:
+            text = line.removesuffix(b"\n").removesuffix(b"\r").decode()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{self}:{number}: not UTF-8: {error.reason} at byte {error.start + 1} "
+                "of the line; mend the line or convert the file to UTF-8"
+            ) from None
+        return text.translate(_SEPARATORS)
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        if self.member and zipfile.is_zipfile(self.path):
+            with zipfile.ZipFile(self.path) as files, files.open(self._find(files)) as stream:
+                yield stream
+        elif self.member:
+            with tarfile.open(self.path) as archive, self._find_in_tar(archive) as stream:
+                yield stream
+        else:
+            with self.path.open("rb") as plain:
+                if plain.peek(2)[:2] != b"\x1f\x8b":
+                    yield plain
+                    return
+                with gzip.GzipFile(fileobj=plain) as unpacked:
+                    yield cast(IO[bytes], unpacked)
+
+    def _find(self, archive: zipfile.ZipFile) -> str:
+        assert self.member
+        found = [name for name in archive.namelist() if fnmatchcase(name, self.member)]
+        if len(found) != 1:
+            raise UserError(
+                f"{self}: {len(found)} files of the archive have this name, expected one; "
+                f"it has: {', '.join(archive.namelist()[:20])}"
+            )
+        return found[0]
+
+    def _find_in_tar(self, archive: tarfile.TarFile) -> IO[bytes]:
+        assert self.member
+        # The first will do: looking for a second would read the whole of a large archive.
+        for info in archive:
+            if fnmatchcase(info.name, self.member) and (stream := archive.extractfile(info)):
+                return stream
+        raise UserError(f"{self}: the archive has no such file")
+
+
+def aligned(source: Text, target: Text) -> Iterator[Pair]:
+    """Line by line from two files. Raises UserError with both counts where they differ."""
+    sources, targets = source.lines(), target.lines()
+    for number, (one, other) in enumerate(zip_longest(sources, targets), 1):
+        if one is None or other is None:
+            longer = number + sum(1 for _ in (targets if one is None else sources))
+            counts = (number - 1, longer) if one is None else (longer, number - 1)
+            raise UserError(
+                f"{source} has {counts[0]} lines but {target} has {counts[1]}; "
+                "line n of one must be the translation of line n of the other"
+            )
+        yield one, other
+
+
+def columns(text: Text, source: int, target: int) -> Iterator[Pair]:
+    """Two columns, counted from 1, of tab-separated text. Raises UserError where one lacks."""
+    for number, line in enumerate(text.lines(), 1):
+        cells = line.split("\t")
+        if len(cells) < max(source, target):
+            raise UserError(
+                f"{text}:{number}: {len(cells)} tab-separated column(s), "
+                f"but columns {source} and {target} are asked for"
+            )
+        yield cells[source - 1], cells[target - 1]
+
+
+def in_splits(splits: Mapping[str, tuple[Text, Text]]) -> Iterator[Row]:
+    """The pairs of files that are split already."""
+    for name, (source, target) in splits.items():
+        for pair in aligned(source, target):
+            yield name, *pair
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

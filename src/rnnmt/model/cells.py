@@ -1,0 +1,67 @@
+"""The recurrent cells: one layer of `torch.nn.RNN`, `GRU` or `LSTM` over a whole sequence.
+
+Shapes: B sentences, T time steps, I input width, H hidden width.
+
+The equations (* is element by element, s the logistic function):
+
+    rnn   h_t = tanh(W x_t + U h_{t-1} + b)                              Elman 1990
+    gru   r_t = s(W_r x_t + U_r h_{t-1} + b_r)                reset      Cho et al. 2014
+          z_t = s(W_z x_t + U_z h_{t-1} + b_z)                update
+          n_t = tanh(W_n x_t + b_n + r_t * (U_n h_{t-1} + b'_n))
+          h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+    lstm  i_t = s(W_i x_t + U_i h_{t-1} + b_i)                input      Hochreiter & Schmidhuber
+          f_t = s(W_f x_t + U_f h_{t-1} + b_f)                forget     1997; Gers et al. 2000
+          o_t = s(W_o x_t + U_o h_{t-1} + b_o)                output
+          c_t = f_t * c_{t-1} + i_t * tanh(W_c x_t + U_c h_{t-1} + b_c)
+          h_t = o_t * tanh(c_t)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+# A cell's state is one tensor (K, B, H): the hidden state h and, for the LSTM, the cell state c.
+STATES = {"rnn": 1, "gru": 1, "lstm": 2}
+
+
+class Recurrent(nn.Module):
+    """One layer, one direction. The sequence is never packed: only so is the fused kernel used."""
+
+    def __init__(self, cell: str, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.states = STATES[cell]
+        self.hidden = hidden
+        self.layer = CELLS[cell](inputs, hidden, batch_first=True)
+        self._initialise(cell)
+
+    def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`inputs` (B, T, I) and the state before them (K, B, H; zeros when None).
+
+        Returns the hidden states (B, T, H) and the state after the last step (K, B, H).
+        """
+        if self.states == 1:
+            hidden, last = self.layer(inputs, state)
+            return hidden, last
+        hidden, (h, c) = self.layer(inputs, None if state is None else (state[:1], state[1:]))
+        return hidden, torch.cat([h, c])
+
+    def _initialise(self, cell: str) -> None:
+        for name, weight in self.layer.named_parameters():
+            if name.startswith("weight_ih"):
+                for gate in weight.chunk(weight.shape[0] // self.hidden):
+                    nn.init.xavier_uniform_(gate)
+            elif name.startswith("weight_hh"):
+                for gate in weight.chunk(weight.shape[0] // self.hidden):
+                    nn.init.orthogonal_(gate)
+            else:
+                nn.init.zeros_(weight)
+        if cell == "lstm":
+            # Gates stand in the order input, forget, cell, output. A forget gate that starts
+            # open makes remembering the default (Gers et al. 2000, Jozefowicz et al. 2015).
+            bias = dict(self.layer.named_parameters())["bias_ih_l0"]
+            nn.init.ones_(bias[self.hidden : 2 * self.hidden])

@@ -1,0 +1,57 @@
+"""The folder that a model is kept in: it loads with nothing else, without Lightning or pickle.
+
+weights.pt      the parameters by name, read with weights_only=True
+settings.json   what the model was built and trained from
+source.model    SentencePiece tokenizers
+target.model
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from rnnmt.dataset.tokenizer import Tokenizer
+from rnnmt.errors import UserError
+from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
+from rnnmt.model.settings import ModelSettings
+
+
+class TrainedModel(NamedTuple):
+    model: Seq2Seq  # in evaluation mode
+    source: Tokenizer
+    target: Tokenizer
+    settings: dict[str, Any]  # settings.json
+
+
+def save_model(folder: Path, model: Seq2Seq, settings: dict[str, Any], tokens: Path) -> None:
+    """Write a model's folder; `settings["model"]` and `["vocabularies"]` must rebuild it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.detach() for name, weight in sorted(model.state_dict().items())}
+    torch.save(weights, folder / "weights.pt")
+    (folder / "settings.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    for side in ("source", "target"):
+        shutil.copyfile(tokens / f"{side}.model", folder / f"{side}.model")
+
+
+def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
+    """Read a model's folder. Raises UserError where a file is missing or does not fit."""
+    folder = Path(folder)
+    try:
+        settings = json.loads((folder / "settings.json").read_text())
+        model = Seq2Seq(
+            ModelSettings.model_validate(settings["model"]),
+            Vocabularies(**settings["vocabularies"]),
+        )
+        model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+        source, target = (Tokenizer(folder / f"{side}.model") for side in ("source", "target"))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such file; is {folder} a model's folder?") from None
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        raise UserError(f"{folder}: not a model that this version can read: {error}") from None
+    return TrainedModel(model.eval(), source, target, settings)

@@ -1,0 +1,82 @@
+"""Encoder and decoder together, and greedy search."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rnnmt.dataset.tokenizer import BOS, EOS, PAD
+from rnnmt.model.attention import Memory
+from rnnmt.model.decoder import Decoder, Output, State
+from rnnmt.model.encoder import Encoder
+from rnnmt.model.settings import ModelSettings
+
+
+class Vocabularies(NamedTuple):
+    """Numbers of pieces; `joint` when both languages share one vocabulary."""
+
+    source: int
+    target: int
+    joint: bool
+
+
+class Seq2Seq(nn.Module):
+    """Sequence to sequence (Sutskever et al. 2014), with or without attention."""
+
+    def __init__(self, settings: ModelSettings, vocabularies: Vocabularies) -> None:
+        super().__init__()
+        target = _embedding(vocabularies.target, settings.embedding)
+        shared = settings.tie_embeddings and vocabularies.joint
+        source = target if shared else _embedding(vocabularies.source, settings.embedding)
+        self.encoder = Encoder(settings, source)
+        self.decoder = Decoder(settings, target, vocabularies.target)
+
+    def encode(self, source: Tensor, lengths: Tensor) -> tuple[State, Memory | None]:
+        """`source` (B, S) ids with <EOS>, `lengths` (B,) -> first state and memory."""
+        encoding = self.encoder(source, lengths)
+        mask = torch.arange(source.shape[1]) < lengths.unsqueeze(1)
+        return self.decoder.start(encoding), self.decoder.memory(encoding, mask)
+
+    def forward(self, source: Tensor, lengths: Tensor, decoder_input: Tensor) -> Output:
+        """Teacher forcing: features (B, T, E) of the token after each of `decoder_input` (B, T)."""
+        state, memory = self.encode(source, lengths)
+        output: Output = self.decoder(decoder_input, state, memory)
+        return output
+
+    @torch.inference_mode()
+    def greedy(self, source: Tensor, lengths: Tensor, limits: Tensor) -> list[list[int]]:
+        """The likeliest next token, again and again, until <EOS> or `limits` (B,) tokens.
+
+        Returns each translation's ids without <BOS> and <EOS>. Finished rows leave the batch.
+        """
+        state, memory = self.encode(source, lengths)
+        hypotheses: list[list[int]] = [[] for _ in range(len(source))]
+        rows, tokens = torch.arange(len(source)), torch.full((len(source), 1), BOS)
+        while len(rows):
+            output = self.decoder(tokens, state, memory)
+            best = self.decoder.logits(output.features[:, -1]).argmax(dim=1)
+            alive = best != EOS
+            for row, token in zip(rows[alive].tolist(), best[alive].tolist(), strict=True):
+                hypotheses[row].append(token)
+            alive &= torch.tensor([len(hypotheses[r]) for r in rows.tolist()]) < limits[rows]
+            keep = alive.nonzero().squeeze(1)
+            rows, tokens = rows[keep], best[keep].unsqueeze(1)
+            state = output.state.select(keep)
+            memory = memory.select(keep) if memory is not None else None
+        return hypotheses
+
+
+def greedy_limits(source_lengths: Tensor, ratio: float) -> Tensor:
+    """How many tokens a translation may have: `ratio` times the source's, and ten."""
+    return (source_lengths * ratio).long() + 10
+
+
+def _embedding(vocabulary: int, width: int) -> nn.Embedding:
+    embedding = nn.Embedding(vocabulary, width, padding_idx=PAD)
+    # Small enough for a tied output layer, of order 1 once multiplied with unit features.
+    nn.init.normal_(embedding.weight, std=width**-0.5)
+    with torch.no_grad():
+        embedding.weight[PAD].zero_()
+    return embedding

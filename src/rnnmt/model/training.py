@@ -1,0 +1,248 @@
+"""Training with Lightning: the module, the data module, and the callbacks that make it resumable.
+
+Everything here is a function of settings, data and seed: the batches of an epoch, the random
+numbers of a step, and so the weights, also where training was stopped and went on.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import sacrebleu
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rnnmt.dataset.batch import Batch, BatchLoader, make_batch
+from rnnmt.dataset.store import ParallelStore
+from rnnmt.dataset.tokenizer import PAD, Tokenizer
+from rnnmt.errors import UserError
+from rnnmt.model.loss import linear_cross_entropy
+from rnnmt.model.seq2seq import Seq2Seq, greedy_limits
+from rnnmt.model.settings import TrainSettings
+
+VALIDATION_SENTENCES = 128  # translated together; no effect on what is measured
+
+
+def set_precision(precision: str) -> None:
+    """Let matrix products of float32 tensors round their factors to bfloat16, or not.
+
+    Weights, sums, gradients and the optimizer stay float32. Raises UserError where the processor
+    has no bfloat16 products, since they would be emulated, slowly.
+    """
+    if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise UserError("train.precision: this processor has no bfloat16; set it to float32")
+    backend: Any = torch.backends.mkldnn
+    backend.matmul.fp32_precision = {"bfloat16": "bf16"}.get(precision, "ieee")
+
+
+class ParallelData(pl.LightningDataModule):
+    """Training batches in random order, validation batches sorted by length."""
+
+    def __init__(
+        self, train: ParallelStore, valid: ParallelStore, batch_tokens: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.train = BatchLoader(train, batch_tokens, seed)
+        order = sorted(range(len(valid.source)), key=lambda i: int(valid.source.lengths[i]))
+        chunks = [
+            order[start : start + VALIDATION_SENTENCES]
+            for start in range(0, len(order), VALIDATION_SENTENCES)
+        ]
+        self.valid = [(rows, make_batch(valid, rows)) for rows in chunks]
+
+    def train_dataloader(self) -> BatchLoader:
+        return self.train
+
+    def val_dataloader(self) -> DataLoader[tuple[list[int], Batch]]:
+        # Lightning would take a plain list for several loaders.
+        dataset = cast(Dataset[tuple[list[int], Batch]], self.valid)
+        return DataLoader(dataset, batch_size=None, collate_fn=lambda batch: batch)
+
+
+class TranslationModule(pl.LightningModule):
+    """Fits a Seq2Seq to label-smoothed cross-entropy; validates by loss and greedy BLEU."""
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        settings: TrainSettings,
+        total_steps: int,
+        seed: int,
+        tokenizer: Tokenizer,
+        references: list[str],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.total_steps = total_steps  # never trainer.estimated_stepping_batches: it would
+        self.seed = seed  # silently drop the loader's place in a resumed epoch
+        self.tokenizer = tokenizer
+        self.references = references
+        self.hypotheses = [""] * len(references)
+        self.valid_nll, self.valid_tokens = 0.0, 0
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        # Dropout of a step depends on the step alone, so that a resumed training is the same.
+        torch.manual_seed((self.seed << 32) + self.global_step)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
+        loss, nll, tokens = self._loss(batch, self.settings.label_smoothing)
+        return {"loss": loss / tokens, "nll": nll.detach(), "tokens": tokens}
+
+    def validation_step(self, batch: tuple[list[int], Batch], batch_idx: int) -> None:  # noqa: ARG002
+        rows, pairs = batch
+        _, nll, tokens = self._loss(pairs, 0.0)
+        self.valid_nll += float(nll)
+        self.valid_tokens += tokens
+        limits = greedy_limits(pairs.source_lengths, ratio=3.0)
+        ids = self.model.greedy(pairs.source, pairs.source_lengths, limits)
+        for row, text in zip(rows, self.tokenizer.decode(ids), strict=True):
+            self.hypotheses[row] = text
+
+    def on_validation_epoch_end(self) -> None:
+        loss = self.valid_nll / self.valid_tokens
+        bleu = sacrebleu.corpus_bleu(self.hypotheses, [self.references], force=True).score
+        self.log("val/loss", loss)
+        self.log("val/perplexity", math.exp(min(loss, 700.0)))
+        self.log("val/bleu", bleu, prog_bar=True)
+        self.valid_nll, self.valid_tokens = 0.0, 0
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor, int]:
+        """Sums of smoothed and of plain cross-entropy in nats, and their number of tokens."""
+        output = self.model(batch.source, batch.source_lengths, batch.decoder_input)
+        real = batch.labels != PAD
+        layer = self.model.decoder.output
+        labels = batch.labels[real]
+        loss, nll = linear_cross_entropy(
+            output.features[real], layer.weight, layer.bias, labels, smoothing
+        )
+        return loss, nll, len(labels)
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of an update as a fraction of its peak."""
+        warmup = self.settings.warmup_steps
+        if step < warmup:
+            return (step + 1) / warmup
+        if self.settings.schedule == "cosine":
+            done = (step - warmup) / max(1, self.total_steps - warmup)
+            return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+        if self.settings.schedule == "inverse-sqrt":
+            return math.sqrt(max(1, warmup) / max(1, step))
+        return 1.0
+
+
+class History(pl.Callback):
+    """One row for each epoch, kept in checkpoints; prints it where there is no terminal."""
+
+    COLUMNS = ("epoch", "step", "tokens", "train/loss", "val/loss", "val/perplexity", "val/bleu")
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.seconds: list[float] = []  # measured, so kept apart from the rows
+        self._nll, self._tokens, self._elapsed = 0.0, 0, 0.0
+        self._since = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "epoch": (self._nll, self._tokens, self._elapsed + time.perf_counter() - self._since),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
+        self._nll, self._tokens, self._elapsed = state_dict["epoch"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        nll = float(outputs["nll"])
+        if not math.isfinite(nll):
+            raise UserError(
+                f"the loss became {nll} at update {trainer.global_step}: lower "
+                "train.learning_rate or train.gradient_clip"
+            )
+        self._nll += nll
+        self._tokens += outputs["tokens"]
+        pl_module.log("train/loss", nll / outputs["tokens"], prog_bar=True)
+        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        before = self.rows[-1]["tokens"] if self.rows else 0
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "tokens": before + self._tokens,
+            "train/loss": self._nll / self._tokens,
+        }
+        self.rows.append(row | {name: metrics[name] for name in self.COLUMNS[4:]})
+        self.seconds.append(self._elapsed + time.perf_counter() - self._since)
+        self._nll, self._tokens, self._elapsed = 0.0, 0, 0.0
+        self._since = time.perf_counter()
+        if not sys.stderr.isatty():
+            self._print()
+
+    def _print(self) -> None:
+        row = self.rows[-1]
+        print(
+            f"epoch {row['epoch']:3d}  train/loss {row['train/loss']:.3f}  "
+            f"val/loss {row['val/loss']:.3f}  val/bleu {row['val/bleu']:5.2f}  "
+            f"{self.seconds[-1]:.1f} s",
+            flush=True,
+        )
+
+
+class ResumePoint(pl.Callback):
+    """Saves the whole state of training after every epoch and every `seconds` within one."""
+
+    def __init__(self, file: Path, seconds: float) -> None:
+        self.file, self.seconds = file, seconds
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Batch,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        # Never after the last batch: the epoch's validation is still to come, and is not made up.
+        due = time.monotonic() - self._saved >= self.seconds or trainer.received_sigterm
+        if due and batch_idx + 1 < trainer.num_training_batches:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.file)
+        self._saved = time.monotonic()

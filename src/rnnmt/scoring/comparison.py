@@ -1,0 +1,325 @@
+"""The comparison of the variants: what is tested, and the tables and sentences made of it.
+
+Pure functions: the compare stage reads the files and does the tests.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rnnmt.scoring.settings import EvaluateSettings, References
+from rnnmt.scoring.significance import holm
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the files say of one variant, each list in the order of the seeds."""
+
+    name: str
+    settings: dict[str, Any]  # as trained
+    training: list[dict[str, Any]]
+    decoding: list[dict[str, Any]]
+    scores: list[dict[str, Any]]  # split -> search -> metric -> score, low, high
+
+    @property
+    def attention(self) -> str:
+        """none, or the scoring function."""
+        return str(self.settings["model"]["attention"])
+
+    def values(self, split: str, search: str, metric: str, key: str = "score") -> list[float]:
+        """One number for each seed."""
+        return [scores[split][search][metric][key] for scores in self.scores]
+
+    def mean(self, split: str, search: str, metric: str) -> float:
+        """The mean over the seeds."""
+        return statistics.mean(self.values(split, search, metric))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two systems on one test set, and the test of their difference in BLEU."""
+
+    variant: str
+    baseline: str
+    split: str
+    difference: float  # BLEU points, variant - baseline
+    p: float
+    p_holm: float = 1.0  # adjusted for all pairs of its table
+
+
+def best(variants: Sequence[Variant]) -> Variant:
+    """The highest BLEU of beam search on validation data; of equal ones, the first."""
+    return max(variants, key=lambda variant: variant.mean("valid", "beam", "bleu"))
+
+
+def twins(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
+    """Each variant with attention, and the one that differs from it only in having none."""
+
+    def rest(variant: Variant) -> tuple[object, object]:
+        model = {k: v for k, v in variant.settings["model"].items() if k != "attention"}
+        return model, variant.settings.get("train")
+
+    return [
+        (variant, twin)
+        for variant in variants
+        for twin in variants
+        if variant.attention != "none" and twin.attention == "none" and rest(variant) == rest(twin)
+    ]
+
+
+def adjust(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs of one table with Holm's adjusted p-values."""
+    adjusted = holm([pair.p for pair in pairs])
+    return [Pair(**(asdict(pair) | {"p_holm": p})) for pair, p in zip(pairs, adjusted, strict=True)]
+
+
+def report(
+    variants: Sequence[Variant],
+    tables: Mapping[str, Sequence[Pair]],
+    wanted: References,
+    seeds: Sequence[int],
+    signatures: Mapping[str, str],
+    settings: EvaluateSettings,
+) -> str:
+    """The whole of comparison.md. `tables` has the keys best, attention and beam."""
+    winner = best(variants)
+    score = winner.mean("valid", "beam", "bleu")
+    sentences = ", ".join(f"{split} {len(wanted.splits[split])}" for split in wanted.tests)
+    seeds_text = ", ".join(map(str, seeds))
+    parts = [
+        f"# {wanted.corpus}, {wanted.direction}: {len(variants)} variants compared",
+        f"Made by `dvc repro` on the corpus `{wanted.corpus}`, with seed{'s' * (len(seeds) > 1)} "
+        f"{seeds_text}. Sentences: {sentences}. **Bold**: the best on validation data.",
+        main_table(variants, wanted.tests, winner.name),
+        notes(winner, settings, len(seeds)),
+        *section(
+            f"Against the best, {winner.name}",
+            f"`{winner.name}` has the highest validation BLEU, {score:.1f}; no test set had a "
+            "say in that. Beam search, BLEU points of each variant minus those of the best:",
+            tables["best"],
+            wanted.tests,
+            settings,
+        ),
+        *section(
+            "What attention adds",
+            "Beam search, BLEU points of each variant minus those of its twin without attention:",
+            tables["attention"],
+            wanted.tests,
+            settings,
+        ),
+        *section(
+            "What beam search adds",
+            "BLEU points of beam search minus those of greedy search:",
+            tables["beam"],
+            wanted.tests,
+            settings,
+        ),
+        method(settings, len(seeds), signatures),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main_table(variants: Sequence[Variant], tests: Sequence[str], winner: str) -> str:
+    """One row for each variant."""
+    head = ["variant", "cell", "attention", "parameters", "training", "best epoch", "tokens/s"]
+    for split in tests:
+        head += [f"{split} BLEU greedy", f"{split} BLEU beam", f"{split} chrF++", f"{split} TER"]
+    rows = []
+    for variant in variants:
+        name = f"**{variant.name}**" if variant.name == winner else variant.name
+        row = [name, *_training_cells(variant)]
+        for split in tests:
+            row += _score_cells(variant, split)
+        rows.append([*row, speed(variant, "greedy"), speed(variant, "beam")])
+    return markdown([*head, "greedy sent./s", "beam sent./s"], rows, left=3)
+
+
+def notes(variant: Variant, settings: EvaluateSettings, seeds: int) -> str:
+    """How to read the main table; `variant` is any: all are decoded alike."""
+    lines = [
+        "**Rank no system by less than its interval.** ± is half the width of the "
+        f"{_percent(settings.confidence)} bootstrap interval over sentences; those of chrF++ and "
+        "TER are in `scores/*.detail.json`.",
+        "BLEU and chrF++: higher is better; TER: lower. chrF++ and TER are of beam search, which "
+        f"keeps {variant.decoding[0]['beam']} hypotheses.",
+        "training: minutes:seconds; tokens/s: target tokens in training; sent./s: sentences "
+        f"decoded per second, on {variant.decoding[0]['threads']} threads. Times and speeds change "
+        "from run to run, nothing else does.",
+    ]
+    if seeds > 1:
+        lines.append(
+            "Numbers are means over the seeds, sd is the standard deviation over them; ± is the "
+            "mean of the seeds' own."
+        )
+    return bullets(lines)
+
+
+def section(
+    title: str,
+    lead: str,
+    pairs: Sequence[Pair],
+    tests: Sequence[str],
+    settings: EvaluateSettings,
+) -> list[str]:
+    """A table of paired tests with its reading; nothing where there is no pair."""
+    if not pairs:
+        return []
+    head = ["variant", "against"]
+    for split in tests:
+        head += [split, "p"]
+    rows = [_pair_cells(row, settings) for row in _by_row(pairs)]
+    readings = [reading(split, pairs, settings) for split in tests]
+    if len(pairs) / (settings.bootstrap_samples + 1) >= 1 - settings.confidence:
+        readings.append(
+            f"With only {settings.bootstrap_samples} resamplings the smallest p of "
+            f"{len(pairs)} tests cannot be significant: raise evaluate.bootstrap_samples."
+        )
+    return [f"## {title}", lead, markdown(head, rows, left=2), bullets(readings)]
+
+
+def reading(split: str, pairs: Iterable[Pair], settings: EvaluateSettings) -> str:
+    """What the adjusted p-values of one test set say, in a sentence."""
+    groups: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair.split == split:
+            groups.setdefault(_verdict(pair, settings), []).append(pair.variant)
+    said = [
+        f"{verdict} {', '.join(groups[verdict])}"
+        for verdict in ("better:", "worse:", "no difference shown:")
+        if verdict in groups
+    ]
+    return f"**{split}**, at {_percent(1 - settings.confidence)} after Holm: {'; '.join(said)}."
+
+
+def method(settings: EvaluateSettings, seeds: int, signatures: Mapping[str, str]) -> str:
+    """How the numbers were made, so that others can make them too."""
+    several = (
+        f" Seeds are paired: the difference is the mean over {seeds} seeds, and a swapped "
+        "sentence is swapped in all of them. Whether another seed would change the picture is "
+        "for the standard deviation to say, not for p."
+        if seeds > 1
+        else " One seed was trained: p says nothing of how much another seed would change."
+    )
+    listed = bullets(f"{name}: `{text}`" for name, text in signatures.items())
+    return (
+        "## Method\n\n"
+        f"Intervals: bootstrap percentiles of {settings.bootstrap_samples} resamplings of the "
+        "sentences. p: two-sided paired approximate randomisation, "
+        f"{settings.bootstrap_samples} trials, in which the two systems' translations of random "
+        f"sentences are swapped; seed {settings.seed}. The p shown are adjusted by Holm's method "
+        "for all tests of their table (those before it: `comparison.json`), and **bold** "
+        f"differences are significant at {_percent(1 - settings.confidence)}.{several} "
+        f"sacreBLEU signatures:\n\n{listed}"
+    )
+
+
+def speed(variant: Variant, search: str) -> str:
+    """Sentences per second over all sets."""
+    rates = []
+    for decoding in variant.decoding:
+        done = [split[search] for split in decoding["splits"].values()]
+        seconds = sum(part["seconds"] for part in done)
+        rates.append(sum(part["sentences"] for part in done) / max(seconds, 1e-9))
+    return spread(rates, 0)
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """The mean, and with several seeds the standard deviation."""
+    text = f"{statistics.mean(values):,.{digits}f}"
+    return f"{text} (sd {statistics.stdev(values):,.{digits}f})" if len(values) > 1 else text
+
+
+def minutes(values: Sequence[float]) -> str:
+    """Seconds as minutes:seconds; of several seeds, the mean and the standard deviation."""
+
+    def clock(seconds: float) -> str:
+        return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
+
+    text = clock(statistics.mean(values))
+    return f"{text} (sd {clock(statistics.stdev(values))})" if len(values) > 1 else text
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list of points."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """A table that is aligned as plain text too; all but the `left` first columns to the right."""
+    widths = [max(3, *(len(row[i]) for row in [head, *rows])) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def _training_cells(variant: Variant) -> list[str]:
+    runs = variant.training
+    return [
+        variant.settings["model"]["cell"],
+        variant.attention,
+        f"{runs[0]['parameters']:,}",
+        minutes([run["seconds"] for run in runs]),
+        ", ".join(f"{run['best_epoch']} of {run['epochs']}" for run in runs),
+        spread([run["target_tokens_per_second"] for run in runs], 0),
+    ]
+
+
+def _score_cells(variant: Variant, split: str) -> list[str]:
+    return [
+        _with_interval(variant, split, "greedy"),
+        _with_interval(variant, split, "beam"),
+        spread(variant.values(split, "beam", "chrf"), 1),
+        spread(variant.values(split, "beam", "ter"), 1),
+    ]
+
+
+def _with_interval(variant: Variant, split: str, search: str) -> str:
+    scores = variant.values(split, search, "bleu")
+    ends = (variant.values(split, search, "bleu", key) for key in ("low", "high"))
+    half = statistics.mean((high - low) / 2 for low, high in zip(*ends, strict=True))
+    text = f"{statistics.mean(scores):.1f} ± {half:.1f}"
+    return f"{text} (sd {statistics.stdev(scores):.1f})" if len(scores) > 1 else text
+
+
+def _by_row(pairs: Iterable[Pair]) -> Iterable[list[Pair]]:
+    """The pairs of the same two systems together, in the order of the test sets."""
+    rows: dict[tuple[str, str], list[Pair]] = {}
+    for pair in pairs:
+        rows.setdefault((pair.variant, pair.baseline), []).append(pair)
+    return rows.values()
+
+
+def _pair_cells(row: Sequence[Pair], settings: EvaluateSettings) -> list[str]:
+    cells = [row[0].variant, row[0].baseline]
+    for pair in row:
+        mark = "**" if _significant(pair, settings) else ""
+        cells += [f"{mark}{_signed(pair.difference)}{mark}", f"{pair.p_holm:.3f}"]
+    return cells
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.1f}" if abs(points) >= 0.05 else "0.0"
+
+
+def _significant(pair: Pair, settings: EvaluateSettings) -> bool:
+    return pair.p_holm < 1 - settings.confidence
+
+
+def _verdict(pair: Pair, settings: EvaluateSettings) -> str:
+    if not _significant(pair, settings):
+        return "no difference shown:"
+    return "better:" if pair.difference > 0 else "worse:"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"

@@ -1,0 +1,134 @@
+"""`python -m rnnmt.stages.compare`: all variants side by side, and which differences are real.
+
+Writes `reports/NAME/comparison.md`, to be read, and `comparison.json`, the numbers behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rnnmt import params
+from rnnmt.errors import run_main
+from rnnmt.scoring import comparison, metrics
+from rnnmt.scoring.comparison import Pair, Variant
+from rnnmt.scoring.metrics import Array
+from rnnmt.scoring.settings import (
+    SEARCHES,
+    EvaluateSettings,
+    References,
+    Run,
+    corpus_name,
+    references,
+    reports,
+    write_json,
+)
+from rnnmt.scoring.significance import paired_difference, paired_test
+
+Side = tuple[str, str]  # a variant and a search: one of the two systems of a test
+Statistics = dict[tuple[str, str, str], Array]  # variant, search, split: (seeds, sentences, k)
+
+_BLEU = partial(metrics.score, "bleu")
+
+
+def main() -> None:
+    """Compare the variants of the settings file. Raises UserError where input is missing."""
+    settings = params.load("evaluate", EvaluateSettings)
+    wanted, seeds = references(corpus_name()), params.seeds()
+    runs = {v: [Run(wanted.corpus, v, seed) for seed in seeds] for v in params.variants()}
+    variants = [read_variant(name, of_seeds) for name, of_seeds in runs.items()]
+    tables = paired_tables(variants, read_statistics(runs, wanted), wanted, settings)
+    signatures = {name: metrics.signature(name) for name in metrics.METRICS}
+    text = comparison.report(variants, tables, wanted, seeds, signatures, settings)
+    write_json(
+        reports(wanted.corpus) / "comparison.json",
+        {
+            "corpus": wanted.corpus,
+            "direction": wanted.direction,
+            "seeds": seeds,
+            "sentences": {split: len(lines) for split, lines in wanted.splits.items()},
+            "intervals": settings.model_dump(),
+            "signatures": signatures,
+            "best": comparison.best(variants).name,
+            "variants": {variant.name: asdict(variant) for variant in variants},
+            "tests": {name: [_rounded(one) for one in pairs] for name, pairs in tables.items()},
+        },
+    )
+    path = reports(wanted.corpus) / "comparison.md"
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_variant(name: str, runs: list[Run]) -> Variant:
+    """One variant with all its seeds, from the files of train, decode and evaluate."""
+    return Variant(
+        name=name,
+        settings={key: runs[0].settings().get(key) for key in ("model", "train")},
+        training=[run.training() for run in runs],
+        decoding=[run.decoding() for run in runs],
+        scores=[run.detail()["scores"] for run in runs],
+    )
+
+
+def read_statistics(runs: dict[str, list[Run]], wanted: References) -> Statistics:
+    """BLEU's sentence statistics of every system on every test set."""
+
+    def of(run: Run, search: str, split: str) -> Array:
+        lines = wanted.hypotheses(run, split, search)
+        return metrics.statistics("bleu", lines, wanted.splits[split])
+
+    return {
+        (name, search, split): np.stack([of(run, search, split) for run in of_seeds])
+        for name, of_seeds in runs.items()
+        for search in SEARCHES
+        for split in wanted.tests
+    }
+
+
+def paired_tables(
+    variants: list[Variant], found: Statistics, wanted: References, settings: EvaluateSettings
+) -> dict[str, list[Pair]]:
+    """The three tables of paired tests, each adjusted for the number of its tests."""
+    winner = comparison.best(variants).name
+    others = [variant.name for variant in variants if variant.name != winner]
+    twins = [(variant.name, twin.name) for variant, twin in comparison.twins(variants)]
+    names = [variant.name for variant in variants]
+
+    def table(sides: Iterable[tuple[Side, Side]]) -> list[Pair]:
+        return comparison.adjust(
+            [pair(a, b, split, found, settings) for a, b in sides for split in wanted.tests]
+        )
+
+    return {
+        "best": table(((name, "beam"), (winner, "beam")) for name in others),
+        "attention": table(((name, "beam"), (twin, "beam")) for name, twin in twins),
+        "beam": table(((name, "beam"), (name, "greedy")) for name in names),
+    }
+
+
+def pair(a: Side, b: Side, split: str, found: Statistics, settings: EvaluateSettings) -> Pair:
+    """Test one pair of systems on one test set."""
+    x, y = found[(*a, split)], found[(*b, split)]
+    return Pair(
+        variant=a[0],
+        baseline=b[0] if a[0] != b[0] else b[1],  # of one variant: the other search
+        split=split,
+        difference=paired_difference(x, y, _BLEU),
+        p=paired_test(x, y, _BLEU, settings.bootstrap_samples, settings.seed),
+    )
+
+
+def _rounded(tested: Pair) -> dict[str, Any]:
+    values = asdict(tested)
+    return values | {
+        "difference": round(tested.difference, 2),
+        "p": round(tested.p, 5),
+        "p_holm": round(tested.p_holm, 5),
+    }
+
+
+if __name__ == "__main__":
+    run_main(main)

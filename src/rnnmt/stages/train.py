@@ -1,0 +1,229 @@
+"""Stage `train`: one variant with one seed, from token ids to a model's folder.
+
+    python -m rnnmt.stages.train VARIANT SEED
+
+Interrupted, it goes on where it was when it is started again, to the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import fcntl
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnmt import params
+from rnnmt.errors import UserError, run_main
+from rnnmt.model.settings import ModelSettings, TrainSettings, variant
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from rnnmt.model.seq2seq import Seq2Seq
+    from rnnmt.model.training import History
+
+
+def main() -> None:
+    arguments = _parse()
+    name = params.read()["corpus"]["name"]
+    model_settings, train_settings = variant(arguments.variant)
+    tokens = Path("data", name, "tokens")
+    description = _describe(arguments, model_settings, train_settings, tokens)
+    # <variant>-<seed>-<fingerprint>: other settings, data or code never resume this training.
+    work = Path("work", f"{arguments.variant}-{arguments.seed}-{description['fingerprint'][:12]}")
+    _die_with_parent()
+    with _lock(work):
+        _train(description, model_settings, train_settings, tokens, work)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m rnnmt.stages.train", description=__doc__)
+    parser.add_argument("variant", help="an entry of `variants` in params.yaml")
+    parser.add_argument("seed", type=int, help="of weights, batches and dropout")
+    return parser.parse_args()
+
+
+def _describe(
+    arguments: argparse.Namespace, model: ModelSettings, train: TrainSettings, tokens: Path
+) -> dict[str, Any]:
+    """What the training depends on, as settings.json keeps it; `fingerprint` sums it up."""
+    import rnnmt.model.training  # noqa: F401  (all code that training runs is loaded now)
+
+    try:
+        manifest = json.loads((tokens / "manifest.json").read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such file; run `dvc repro tokenize`") from None
+    sizes = manifest["vocabulary"]
+    description: dict[str, Any] = {
+        "corpus": tokens.parent.name,
+        "variant": arguments.variant,
+        "seed": arguments.seed,
+        "threads": params.threads(),
+        "model": model.model_dump(),
+        "train": train.model_dump(exclude={"checkpoint_seconds"}),
+        "vocabularies": {**sizes, "joint": manifest["joint"]},
+        "source_language": manifest["source_language"],
+        "target_language": manifest["target_language"],
+        "data": manifest["sha256"],
+        "code": _code_digest(),
+    }
+    text = json.dumps(description, sort_keys=True)
+    return description | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _code_digest() -> str:
+    """Of the project's modules that are loaded, but for the tracking, which changes no result."""
+    digest = hashlib.sha256()
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.startswith("rnnmt.") and not name.startswith("rnnmt.tracking") and file:
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _lock(work: Path) -> Iterator[None]:
+    """Only one process trains in a folder; the system frees the lock however that one ends."""
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{work}: another process trains this model; wait for it") from None
+        yield
+
+
+def _die_with_parent() -> None:
+    """On Linux, end when `dvc repro` is killed, instead of going on alone beside its successor."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _train(
+    description: dict[str, Any],
+    model_settings: ModelSettings,
+    settings: TrainSettings,
+    tokens: Path,
+    work: Path,
+) -> None:
+    import pytorch_lightning as pl
+    import torch
+
+    from rnnmt.dataset.store import open_split
+    from rnnmt.dataset.tokenizer import Tokenizer
+    from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
+    from rnnmt.model.training import (
+        History,
+        ParallelData,
+        ResumePoint,
+        TranslationModule,
+        set_precision,
+    )
+
+    torch.set_num_threads(description["threads"])
+    set_precision(settings.precision)
+    pl.seed_everything(description["seed"], workers=True, verbose=False)
+    data = ParallelData(
+        open_split(tokens, "train"),
+        open_split(tokens, "valid"),
+        settings.batch_tokens,
+        description["seed"],
+    )
+    module = TranslationModule(
+        Seq2Seq(model_settings, Vocabularies(**description["vocabularies"])),
+        settings,
+        total_steps=settings.max_epochs * len(data.train),
+        seed=description["seed"],
+        tokenizer=Tokenizer(tokens / "target.model"),
+        references=(tokens / "valid.target.txt").read_text().split("\n")[:-1],
+    )
+    history = History()
+    last = work / "last.ckpt"
+    trainer = _trainer(settings, work, [history, ResumePoint(last, settings.checkpoint_seconds)])
+    resume = last if last.exists() else None
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    if trainer.interrupted:
+        raise SystemExit(1)
+    module.load_state_dict(torch.load(work / "best.ckpt", weights_only=True)["state_dict"])
+    _write(description, module.model, history, tokens)
+    shutil.rmtree(work)
+
+
+def _trainer(settings: TrainSettings, work: Path, callbacks: list[Any]) -> pl.Trainer:
+    import logging
+    import warnings
+
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # The loader is a plain iterable without workers, on purpose: a batch is made in a millisecond.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    mode = {"val/bleu": "max", "val/loss": "min"}[settings.monitor]
+    best = ModelCheckpoint(
+        dirpath=work,
+        filename="best",
+        monitor=settings.monitor,
+        mode=mode,
+        save_weights_only=True,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+    stop = EarlyStopping(settings.monitor, mode=mode, patience=settings.patience)
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=settings.max_epochs,
+        gradient_clip_val=settings.gradient_clip,
+        deterministic=True,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        callbacks=[best, stop, *callbacks],
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        default_root_dir=work,
+    )
+
+
+def _write(description: dict[str, Any], model: Seq2Seq, history: History, tokens: Path) -> None:
+    from rnnmt.model.folder import save_model
+
+    folder = Path(
+        "models", description["corpus"], f"{description['variant']}-{description['seed']}"
+    )
+    save_model(folder, model, description, tokens)
+    with open(folder / "history.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, history.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history.rows)
+    monitor = description["train"]["monitor"]
+    best = (max if monitor == "val/bleu" else min)(history.rows, key=lambda row: row[monitor])
+    seconds = sum(history.seconds)
+    summary = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(seconds, 2),
+        "epoch_seconds": [round(s, 2) for s in history.seconds],
+        "target_tokens_per_second": round(history.rows[-1]["tokens"] / seconds, 1),
+        "epochs": len(history.rows),
+        "best_epoch": best["epoch"],
+        "best": {name: best[name] for name in ("val/loss", "val/perplexity", "val/bleu")},
+        "threads": description["threads"],
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    run_main(main)

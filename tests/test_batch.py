@@ -1,0 +1,229 @@
+"""Batches, their shift, and a loader that goes on where it was stopped."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnnmt.dataset.batch import Batch, BatchLoader, make_batch, pad
+from rnnmt.dataset.store import ParallelStore, TokenStore, TokenStoreWriter
+from rnnmt.dataset.tokenizer import BOS, EOS, PAD
+
+torch.set_num_threads(1)
+
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+SENTENCE = st.lists(st.integers(4, 60_000), max_size=9).map(tuple)
+PAIRS = st.lists(st.tuples(SENTENCE, SENTENCE), min_size=1, max_size=25)
+FUZZ = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def make_store(pairs: list[Pair]) -> ParallelStore:
+    with tempfile.TemporaryDirectory() as folder:
+        for side in (0, 1):
+            with TokenStoreWriter(Path(folder, str(side)), np.dtype("<u2")) as writer:
+                for pair in pairs:
+                    ids = np.array(pair[side], dtype=np.uint16)
+                    writer.append(ids, np.array([len(ids)]))
+        # Mapped files outlive their names.
+        return ParallelStore(TokenStore(Path(folder, "0")), TokenStore(Path(folder, "1")))
+
+
+def random_pairs(count: int, seed: int = 0, longest: int = 12) -> list[Pair]:
+    """Pairs that all differ, since each begins with a number of its own."""
+    generator = np.random.default_rng(seed)
+    return [
+        tuple(
+            (i + 4, *generator.integers(4, 60_000, size=generator.integers(longest)).tolist())
+            for _ in range(2)
+        )
+        for i in range(count)
+    ]  # type: ignore[misc]
+
+
+def pairs_of(batch: Batch) -> list[Pair]:
+    """The pairs that a batch was made of, read back from source and labels."""
+    rows = zip(batch.source.tolist(), batch.labels.tolist(), strict=True)
+    return [(tuple(s[: s.index(EOS)]), tuple(t[: t.index(EOS)])) for s, t in rows]
+
+
+def epoch(loader: BatchLoader, number: int) -> list[list[Pair]]:
+    loader.set_epoch(number)
+    return [pairs_of(batch) for batch in loader]
+
+
+# --- make_batch ---------------------------------------------------------------------------------
+
+
+def check(batch: Batch, pairs: list[Pair]) -> None:
+    assert all(tensor.dtype == torch.int64 for tensor in batch)
+    width = max(len(s) for s, _ in pairs) + 1
+    height = max(len(t) for _, t in pairs) + 1
+    assert batch.source.shape == (len(pairs), width)
+    assert batch.labels.shape == batch.decoder_input.shape == (len(pairs), height)
+    assert batch.source_lengths.tolist() == [len(s) + 1 for s, _ in pairs]
+    for row, (source, target) in enumerate(pairs):
+        padding = [PAD] * (width - len(source) - 1)
+        assert batch.source[row].tolist() == [*source, EOS, *padding]
+        padding = [PAD] * (height - len(target) - 1)
+        assert batch.labels[row].tolist() == [*target, EOS, *padding]
+        # Beyond the labels nothing is learnt, so what stands there is nobody's business.
+        assert batch.decoder_input[row, : len(target) + 1].tolist() == [BOS, *target]
+
+
+@FUZZ
+@given(PAIRS, st.randoms(use_true_random=False))
+def test_a_batch_is_its_pairs_shifted_and_padded(pairs: list[Pair], random: object) -> None:
+    rows = list(range(len(pairs)))
+    random.shuffle(rows)  # type: ignore[attr-defined]
+    check(make_batch(make_store(pairs), rows), [pairs[i] for i in rows])
+
+
+@pytest.mark.parametrize(
+    "pairs", [[((), ())], [((), (5, 6)), ((7,), ())], [((), ()), ((), ())]], ids=str
+)
+def test_empty_sentences_are_one_end_mark(pairs: list[Pair]) -> None:
+    check(make_batch(make_store(pairs), range(len(pairs))), pairs)
+
+
+def test_pad_takes_lists_and_arrays() -> None:
+    rows, lengths = pad([[5, 6, 7], np.array([8], dtype=np.uint16), []])
+    assert rows.tolist() == [[5, 6, 7, EOS], [8, EOS, PAD, PAD], [EOS, PAD, PAD, PAD]]
+    assert lengths.tolist() == [4, 2, 1]
+    assert rows.dtype == lengths.dtype == torch.int64
+
+
+def test_large_ids_survive() -> None:
+    """65535 fits the store's uint16; as int16 it would be -1."""
+    batch = make_batch(make_store([((65_535,), (65_535, 40_000))]), [0])
+    assert batch.labels.tolist() == [[65_535, 40_000, EOS]]
+    assert batch.source.tolist() == [[65_535, EOS]]
+
+
+# --- an epoch -----------------------------------------------------------------------------------
+
+
+@FUZZ
+@given(PAIRS, st.integers(1, 60), st.integers(0, 2**31 - 1), st.integers(0, 5))
+def test_every_epoch_has_every_pair_once_within_the_limit(
+    pairs: list[Pair], batch_tokens: int, seed: int, number: int
+) -> None:
+    loader = BatchLoader(make_store(pairs), batch_tokens, seed)
+    loader.set_epoch(number)
+    batches = list(loader)
+    assert len(batches) == len(loader)
+    assert Counter(p for batch in batches for p in pairs_of(batch)) == Counter(pairs)
+    for batch in batches:
+        assert batch.labels.numel() <= batch_tokens or len(batch.labels) == 1
+        assert len(batch.labels) >= 1
+
+
+def test_batches_are_as_full_as_they_can_be() -> None:
+    """Of sentences sorted by length, so that little is padding."""
+    pairs = random_pairs(300)
+    batches = list(BatchLoader(make_store(pairs), 100, 1))
+    real = sum(len(target) + 1 for _, target in pairs)
+    cells = sum(batch.labels.numel() for batch in batches)
+    assert real / cells > 0.9
+    assert len(batches) < 1.2 * real / 100
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 13, 100, 10**9])
+def test_an_epoch_is_a_pure_function_of_seed_and_number(batch_tokens: int) -> None:
+    store = make_store(random_pairs(60))
+    first, second = (BatchLoader(store, batch_tokens, 3) for _ in range(2))
+    forwards = [epoch(first, number) for number in range(4)]
+    # The other way round, and with the global random numbers elsewhere.
+    np.random.seed(99)  # noqa: NPY002
+    torch.manual_seed(99)
+    backwards = [epoch(second, number) for number in reversed(range(4))]
+    assert forwards == backwards[::-1]
+    assert {len(batches) for batches in forwards} == {len(first)}
+
+
+def test_epochs_and_seeds_differ_in_batches_and_in_their_order() -> None:
+    store = make_store(random_pairs(60))
+    one, other = BatchLoader(store, 40, 3), BatchLoader(store, 40, 4)
+    runs = [epoch(one, 0), epoch(one, 1), epoch(other, 0), epoch(other, 1)]
+    for left, right in itertools.combinations(runs, 2):
+        assert left != right
+        # Not only the same batches in another order:
+        assert {frozenset(b) for b in left} != {frozenset(b) for b in right}
+    for batches in runs:
+        lengths = [len(batch[0][1]) for batch in batches]
+        assert lengths != sorted(lengths)
+
+
+# --- stopping and going on ------------------------------------------------------------------------
+
+
+def as_lightning(loader: BatchLoader, epochs: range) -> Iterator[list[Pair]]:
+    """`set_epoch` through the sampler before each epoch, then len(loader) batches.
+
+    It counts, and so never asks the iterator for the StopIteration at its end.
+    """
+    for number in epochs:
+        loader.sampler.set_epoch(number)
+        remaining = len(loader) - loader.yielded
+        batches = iter(loader)
+        for _ in range(remaining):
+            yield pairs_of(next(batches))
+
+
+@pytest.mark.parametrize("batch_tokens", [30, 10**9])
+def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(batch_tokens: int) -> None:
+    store = make_store(random_pairs(40))
+    size = len(BatchLoader(store, batch_tokens, 5))
+    epochs = 3
+    whole = list(as_lightning(BatchLoader(store, batch_tokens, 5), range(epochs)))
+    assert len(whole) == epochs * size
+    for stop in range(len(whole) + 1):
+        before = BatchLoader(store, batch_tokens, 5)
+        begun = list(itertools.islice(as_lightning(before, range(epochs)), stop))
+        state = before.state_dict()
+        after = BatchLoader(store, batch_tokens, 5)
+        after.load_state_dict(state)
+        # Stopped right after an epoch's last batch, Lightning goes on with that epoch when its
+        # validation is still to come, and with the next one otherwise: the same batches.
+        numbers = {stop // size, max(0, stop - 1) // size}
+        for number in numbers:
+            again = BatchLoader(store, batch_tokens, 5)
+            again.load_state_dict(dict(state))
+            rest = list(as_lightning(again, range(number, epochs)))
+            assert begun + rest == whole, (stop, number)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_plain_loop_goes_on_too(count: int) -> None:
+    store = make_store(random_pairs(40))
+    loader = BatchLoader(store, 30, 7)
+    whole = epoch(BatchLoader(store, 30, 7), 2)
+    assert len(whole) > 3
+    loader.set_epoch(2)
+    begun = [pairs_of(batch) for batch in itertools.islice(loader, count)]
+    state = loader.state_dict()
+    resumed = BatchLoader(store, 30, 7)
+    resumed.load_state_dict(state)
+    assert begun + epoch(resumed, 2) == whole
+    # The epoch after it is whole again.
+    assert epoch(resumed, 3) == epoch(BatchLoader(store, 30, 7), 3)
+
+
+def test_an_epoch_run_to_its_end_can_be_run_again() -> None:
+    loader = BatchLoader(make_store(random_pairs(20)), 30, 7)
+    assert [pairs_of(b) for b in loader] == [pairs_of(b) for b in loader]
+
+
+def test_its_state_is_plain_numbers() -> None:
+    """Checkpoints are read with weights_only=True."""
+    loader = BatchLoader(make_store(random_pairs(20)), 30, 7)
+    next(iter(loader))
+    assert {type(value) for value in loader.state_dict().values()} == {int}

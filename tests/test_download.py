@@ -1,0 +1,720 @@
+"""The download stage: every source through the public command, and every way a network fails."""
+
+from __future__ import annotations
+
+import email.utils
+import gzip
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rnnmt import params
+from rnnmt.corpora import catalogue, fetch, files, settings
+from rnnmt.corpora.split import FURTHER, fold, split
+from rnnmt.errors import UserError
+from rnnmt.stages import download
+
+# ---------------------------------------------------------------- the command and its world
+
+
+def configure(folder: Path, corpus: Mapping[str, Any]) -> None:
+    """Write a params.yaml whose section `corpus` is this; JSON is YAML."""
+    sections: dict[str, Any] = {key: {} for key in params.SECTIONS}
+    (folder / "params.yaml").write_text(json.dumps(sections | {"corpus": dict(corpus)}, indent=1))
+
+
+def run(
+    folder: Path, corpus: Mapping[str, Any], mirror: str = ""
+) -> subprocess.CompletedProcess[str]:
+    configure(folder, corpus)
+    return subprocess.run(
+        [sys.executable, "-m", "rnnmt.stages.download"],
+        cwd=folder,
+        env={**os.environ, "RNNMT_MIRROR": mirror, "HOME": str(folder), "NO_PROXY": "*"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fails(folder: Path, corpus: Mapping[str, Any], mirror: str = "") -> str:
+    """The message of a run that must end in one, without a traceback and without output."""
+    result = run(folder, corpus, mirror)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert not list(folder.glob("data/*/raw"))
+    return result.stderr
+
+
+def read(folder: Path, split: str, side: str) -> list[str]:
+    text = (folder / f"data/mine/raw/{split}.{side}").read_bytes().decode()
+    assert text.endswith("\n")
+    assert text.split("\n")[:-1] == text.splitlines()  # whatever reads it sees the same lines
+    return text.splitlines()
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    value = json.loads((folder / "data/mine/raw/manifest.json").read_text(encoding="utf-8"))
+    assert isinstance(value, dict)
+    return value
+
+
+def aligned_files(folder: Path, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """A corpus of two plain files for each split, line n of one translating line n of the other."""
+    for name, size in sizes.items():
+        (folder / f"{name}.en").write_text("".join(f"{name} {n}\n" for n in range(size)))
+        (folder / f"{name}.fr").write_text("".join(f"le {name} {n}\n" for n in range(size)))
+    return {
+        "name": "mine",
+        "source": "files",
+        "source_language": "en",
+        "target_language": "fr",
+        "splits": {name: [f"{name}.en", f"{name}.fr"] for name in sizes},
+    }
+
+
+SIZES = {"train": 5, "valid": 2, "test": 3, "test_hard": 1}
+
+
+# ---------------------------------------------------------------- the user's files
+
+
+def test_aligned_files(tmp_path: Path) -> None:
+    result = run(tmp_path, aligned_files(tmp_path, SIZES))
+    assert result.returncode == 0, result.stderr
+    for name, size in SIZES.items():
+        assert read(tmp_path, name, "source") == [f"{name} {n}" for n in range(size)]
+        assert read(tmp_path, name, "target") == [f"le {name} {n}" for n in range(size)]
+    written = manifest(tmp_path)
+    assert written["splits"] == SIZES
+    assert (written["source_language"], written["target_language"]) == ("en", "fr")
+    assert set(written["sha256"]) == {f"{n}.{side}" for n in SIZES for side in ("source", "target")}
+    for name, digest in written["sha256"].items():
+        data = (tmp_path / "data/mine/raw" / name).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == digest
+    assert "licence" in result.stdout.lower()
+
+
+def test_line_ends_marks_and_separators_keep_lines_aligned(tmp_path: Path) -> None:
+    corpus = aligned_files(tmp_path, SIZES)
+    odd = "\ufeffa\u2028b\r\nc\x85d\n\ne\x0bf\x0cg\rh\r\nlast".encode()
+    (tmp_path / "train.en").write_bytes(odd)
+    (tmp_path / "train.fr").write_bytes(gzip.compress(b"1\n2\n3\n4\n5\n"))
+    result = run(tmp_path, corpus)
+    assert result.returncode == 0, result.stderr
+    assert read(tmp_path, "train", "source") == ["a b", "c d", "", "e f g h", "last"]
+    assert read(tmp_path, "train", "target") == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.fr", b"1\n2\n3\n", ["train.en has 5 lines", "train.fr has 3"]),
+        ("valid.en", b"1\n2\n3\n4\n", ["valid.en has 4 lines", "valid.fr has 2"]),
+        ("test.en", b"1\ncaf\xe9\n3\n", ["test.en:2", "UTF-8", "byte 4"]),
+        ("test.en", "1\n2\n3\n".encode("utf-16"), ["test.en", "UTF-16"]),
+        ("test.en", gzip.compress(b"1\n2\n3\n")[:-6], ["test.en", "cannot be read"]),
+        ("test.en", b"x" * 1_100_000, ["test.en:1", "one sentence on a line"]),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message: list[str]) -> None:
+    corpus = aligned_files(tmp_path, SIZES)
+    (tmp_path / name).write_bytes(content)
+    error = fails(tmp_path, corpus)
+    for part in message:
+        assert part in error
+
+
+def test_a_missing_file_and_an_empty_split(tmp_path: Path) -> None:
+    assert "valid.en: no such file" in fails(
+        tmp_path, aligned_files(tmp_path, {"train": 1, "test": 1})
+        | {"splits": {s: [f"{s}.en", f"{s}.fr"] for s in ("train", "valid", "test")}},
+    )  # fmt: skip
+    assert "empty" in fails(tmp_path, aligned_files(tmp_path, SIZES | {"train": 0}))
+
+
+def test_a_failed_run_leaves_the_last_whole_output(tmp_path: Path) -> None:
+    corpus = aligned_files(tmp_path, SIZES)
+    assert run(tmp_path, corpus).returncode == 0
+    before = {f.name: f.read_bytes() for f in (tmp_path / "data/mine/raw").iterdir()}
+    (tmp_path / "test_hard.fr").write_bytes(b"\xff\n")  # the last file, when all else is written
+    assert run(tmp_path, corpus).returncode == 1
+    assert {f.name: f.read_bytes() for f in (tmp_path / "data/mine/raw").iterdir()} == before
+
+
+def test_leftovers_of_a_killed_run_do_not_matter(tmp_path: Path) -> None:
+    corpus = aligned_files(tmp_path, SIZES)
+    for leftover in "raw.part", "raw.old":
+        (tmp_path / "data/mine" / leftover).mkdir(parents=True)
+        (tmp_path / "data/mine" / leftover / "train.source").write_text("half")
+    assert run(tmp_path, corpus).returncode == 0
+    first = {f.name: f.read_bytes() for f in (tmp_path / "data/mine/raw").iterdir()}
+    assert run(tmp_path, corpus).returncode == 0
+    assert {f.name: f.read_bytes() for f in (tmp_path / "data/mine/raw").iterdir()} == first
+    assert [f.name for f in (tmp_path / "data/mine").iterdir()] == ["raw"]
+
+
+def tsv(folder: Path, lines: list[str], **changes: Any) -> dict[str, Any]:
+    (folder / "pairs.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return {
+        "name": "mine",
+        "source": "files",
+        "source_language": "fr",
+        "target_language": "en",
+        "tsv": "pairs.tsv",
+        "columns": [3, 1],
+        "held_out": {"valid": 20, "test": 10, "test_more": 5},
+        "seed": 3,
+    } | changes
+
+
+def test_tsv_is_split_by_source_sentence(tmp_path: Path) -> None:
+    # Each source thrice, in other punctuation and case, with three translations.
+    lines = [f"en {n} {k}\tid\tLA phrase, {n}{'.!?'[k]}" for n in range(100) for k in range(3)]
+    result = run(tmp_path, tsv(tmp_path, lines))
+    assert result.returncode == 0, result.stderr
+    sources = {s: read(tmp_path, s, "source") for s in ("train", "valid", "test", "test_more")}
+    assert {s: len(lines) for s, lines in sources.items()} == {
+        "train": 65 * 3, "valid": 20, "test": 10, "test_more": 5,
+    }  # fmt: skip
+    folded = {s: {fold(line) for line in lines} for s, lines in sources.items()}
+    assert sum(map(len, folded.values())) == len(set.union(*folded.values())) == 100
+    assert manifest(tmp_path)["dropped"] == {FURTHER: 35 * 2}
+    pairs = {tuple(reversed(line.split("\tid\t"))) for line in lines}
+    for name in sources:
+        assert set(zip(sources[name], read(tmp_path, name, "target"), strict=True)) <= pairs
+    assert sources["train"] != sorted(sources["train"], key=fold)
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_order() -> None:
+    pairs = [(f"sentence {n}", f"phrase {n}") for n in range(500)]
+
+    def drawn(order: list[tuple[str, str]], seed: int) -> set[tuple[str, str, str]]:
+        return set(split(lambda: order, {"valid": 50, "test": 50}, seed, Counter()))
+
+    assert drawn(pairs, 1) == drawn(pairs[::-1], 1)
+    assert drawn(pairs, 1) != drawn(pairs, 2)
+
+
+def test_no_empty_side_is_held_out() -> None:
+    pairs = [("", "x"), ("?!", "x"), ("a", " "), ("b", "y"), ("c", "z"), ("e", "w")]
+    for seed in range(20):
+        rows = list(split(lambda: pairs, {"valid": 1, "test": 1}, seed, Counter()))
+        held_out = [source for name, source, _ in rows if name != "train"]
+        assert len(held_out) == 2
+        assert set(held_out) < {"b", "c", "e"}
+        assert len(rows) == len(pairs)  # nothing is lost: the empty ones are for the cleaning
+
+
+def test_tsv_errors(tmp_path: Path) -> None:
+    assert "pairs.tsv:2: 2 tab" in fails(tmp_path, tsv(tmp_path, ["a\tb\tc", "a\tb"]))
+    assert "asks for 35" in fails(tmp_path, tsv(tmp_path, [f"a\tb\tc{n}" for n in range(35)]))
+
+
+def test_two_files_are_split_too(tmp_path: Path) -> None:
+    corpus = aligned_files(tmp_path, {"train": 30}) | {
+        "held_out": {"valid": 4, "test": 5}, "seed": 0,
+    }  # fmt: skip
+    result = run(tmp_path, corpus)
+    assert result.returncode == 0, result.stderr
+    for name, size in {"train": 21, "valid": 4, "test": 5}.items():
+        sources = read(tmp_path, name, "source")
+        assert len(sources) == size
+        assert read(tmp_path, name, "target") == [f"le {source}" for source in sources]
+
+
+def test_an_absolute_path_is_not_in_the_manifest(tmp_path: Path) -> None:
+    corpus = aligned_files(tmp_path, SIZES)
+    corpus["splits"]["train"] = [str(tmp_path / "train.en"), str(tmp_path / "train.fr")]
+    assert run(tmp_path, corpus).returncode == 0
+    assert str(tmp_path) not in (tmp_path / "data/mine/raw/manifest.json").read_text()
+
+
+def test_text_that_inflates_beyond_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "INFLATED", 1000)
+    bomb = tmp_path / "bomb.gz"
+    bomb.write_bytes(gzip.compress(b"a\n" * 5_000_000))
+    lines = files.Text(bomb).lines()
+    with pytest.raises(UserError, match="inflates"):
+        list(islice(lines, 500_000))
+
+
+# ---------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "../up"}, "corpus.name"),
+        ({"name": "Mine"}, "corpus.name"),
+        ({"source": "fils"}, "corpus.source"),
+        ({"columns": [1, 2]}, "corpus.columns: unknown key"),
+        ({"target_language": "../fr"}, "corpus.target_language"),
+        ({"splits": {"train": ["a", "b"], "test": ["a", "b"]}}, "'valid' is missing"),
+        ({"splits": {"train": ["a", "b"], "valid": ["a", "b"]}}, "test set is missing"),
+        ({"splits": {"train": ["a", "b"], "dev": ["a", "b"]}}, "'dev'"),
+        ({"splits": {"train": ["a"], "valid": ["a", "b"], "test": ["a", "b"]}}, "splits.train"),
+        ({"held_out": {"valid": 1, "test": 1}, "seed": 1}, "only split with files"),
+        ({"source": "bundled"}, "corpus.source_language: unknown key"),
+        ({"source": "multi30k-en-fr"}, "unknown key"),
+        ({"source": "opus"}, "corpus.splits: unknown key"),
+    ],
+)
+def test_bad_settings_name_their_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configure(tmp_path, aligned_files(tmp_path, SIZES) | changes)
+    with pytest.raises(UserError) as error:
+        settings.load()
+    assert "params.yaml:" in str(error.value)
+    assert message in str(error.value)
+
+
+def test_tsv_settings_need_sizes_of_what_is_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for held_out in {"valid": 0, "test": 1}, {"valid": 1}, {"train": 9, "valid": 1, "test": 1}:
+        configure(tmp_path, tsv(tmp_path, [], held_out=held_out))
+        with pytest.raises(UserError, match=r"corpus\.held_out"):
+            settings.load()
+
+
+def test_name_is_known_without_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    configure(tmp_path, {"name": "mine", "source": "bundled", "sizes": "whatever"})
+    assert settings.name() == "mine"
+
+
+def test_the_stage_is_cheap_to_import() -> None:
+    program = "import sys, rnnmt.stages.download; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout
+    assert not {"torch", "mtdata", "requests", "pyrealb", "numpy"} & set(loaded.split())
+
+
+# ---------------------------------------------------------------- bundled
+
+
+def test_bundled(tmp_path: Path) -> None:
+    bundled = pytest.importorskip("rnnmt.corpora.bundled")
+    if not hasattr(bundled, "generate"):
+        pytest.skip("the generator is not there")
+    sizes = {"train": 60, "valid": 10, "test": 10, "test_long": 5}
+    result = run(tmp_path, {"name": "mine", "source": "bundled", "seed": 1, "sizes": sizes})
+    assert result.returncode == 0, result.stderr
+    assert manifest(tmp_path)["splits"] == sizes
+    for name, size in sizes.items():
+        labels = (tmp_path / f"data/mine/raw/{name}.labels.jsonl").read_text().splitlines()
+        assert len(read(tmp_path, name, "source")) == len(labels) == size
+        assert len(read(tmp_path, name, "target")) == size
+        assert all(set(json.loads(label)) == {"length", "phenomena"} for label in labels)
+    assert f"{name}.labels.jsonl" in manifest(tmp_path)["sha256"]
+
+
+# ---------------------------------------------------------------- fetching
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+BODY = bytes(range(256)) * 4000  # 1 MB
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Gives its answers one after the other, the last one for ever."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: list[Answer] = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, dict(self.headers.items())))
+        answers = self.server.answers
+        (answers.pop(0) if len(answers) > 1 else answers[0])(self)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def status(code: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(code)
+        for key, value in ({"Content-Length": str(len(body))} | dict(headers or {})).items():
+            handler.send_header(key, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def serve(
+    body: bytes = BODY, *, stop: int | None = None, ranges: bool = True, etag: str = '"1"'
+) -> Answer:
+    """The body, or what Range asks of it, broken off after `stop` bytes."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked = handler.headers.get("Range") if ranges else None
+        start = 0
+        if asked and handler.headers.get("If-Range", etag) == etag:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            handler.send_response(206)
+            handler.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        else:
+            handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body) - start))
+        if etag:
+            handler.send_header("ETag", etag)
+        handler.end_headers()
+        handler.wfile.write(body[start:] if stop is None else body[start : start + stop])
+
+    return answer
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RNNMT_MIRROR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(fetch, "BACKOFF", 0.001)
+    with Server() as made:
+        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def remote(server: Server, *, pinned: bool = True, **changes: Any) -> fetch.Remote:
+    pins = {"size": len(BODY), "sha256": DIGEST} if pinned else {}
+    return fetch.Remote("folder", f"{server.url}/path/file.bin", **{**pins, **changes})
+
+
+def ranges(server: Server) -> list[str | None]:
+    return [headers.get("Range") for _, headers in server.requests]
+
+
+def test_a_file_is_fetched_once(server: Server) -> None:
+    server.answers = [serve()]
+    first = fetch.fetch(remote(server))
+    assert first.read_bytes() == BODY
+    assert first == Path("work/downloads/folder/file.bin")
+    assert fetch.fetch(remote(server)) == first
+    assert [path for path, _ in server.requests] == ["/path/file.bin"]
+    assert [f.name for f in first.parent.iterdir()] == ["file.bin"]
+
+
+def test_a_damaged_file_of_the_cache_is_fetched_again(server: Server) -> None:
+    server.answers = [serve()]
+    file = fetch.fetch(remote(server))
+    file.write_bytes(BODY[:-1])
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_download_that_breaks_off_is_continued(server: Server, pinned: bool) -> None:
+    server.answers = [serve(stop=300_000)]
+    assert fetch.fetch(remote(server, pinned=pinned)).read_bytes() == BODY
+    assert ranges(server) == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+    assert server.requests[1][1]["If-Range"] == '"1"'
+
+
+def test_what_a_killed_run_left_is_continued(server: Server) -> None:
+    folder = Path("work/downloads/folder")
+    folder.mkdir(parents=True)
+    (folder / "file.bin.part").write_bytes(BODY[:1000])
+    (folder / "file.bin.part.from").write_text(f'{server.url}/path/file.bin\n"1"')
+    server.answers = [serve()]
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
+    assert ranges(server) == ["bytes=1000-"]
+
+
+def test_part_of_another_file_is_not_continued(server: Server) -> None:
+    """The wrong beginning shows in the hash only; then the whole file is fetched."""
+    folder = Path("work/downloads/folder")
+    folder.mkdir(parents=True)
+    (folder / "file.bin.part").write_bytes(b"x" * 1000)
+    (folder / "file.bin.part.from").write_text(f'{server.url}/path/file.bin\n"1"')
+    server.answers = [serve()]
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
+    assert ranges(server) == ["bytes=1000-", None]
+
+
+def test_a_file_that_changes_in_between_is_begun_anew(server: Server) -> None:
+    other = BODY[::-1]
+    server.answers = [serve(other, stop=1000, etag='"old"'), serve()]
+    assert fetch.fetch(remote(server, pinned=False)).read_bytes() == BODY
+
+
+def test_a_server_without_ranges_is_asked_for_the_whole_again(server: Server) -> None:
+    server.answers = [serve(stop=1000), serve(ranges=False)]
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
+
+
+def test_a_server_that_always_breaks_off_at_the_same_place(server: Server) -> None:
+    server.answers = [serve(stop=1000, ranges=False)]
+    with pytest.raises(UserError, match="RNNMT_MIRROR"):
+        fetch.fetch(remote(server))
+    assert len(server.requests) == fetch.ATTEMPTS
+
+
+def test_trouble_that_passes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    date = email.utils.formatdate(time.time() + 9, usegmt=True)
+    server.answers = [
+        status(500),
+        status(429, {"Retry-After": "7"}),
+        status(503, {"Retry-After": date}),
+        status(503, {"Retry-After": "86400"}),
+        serve(),
+    ]
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
+    assert waits[:2] == [fetch.BACKOFF, 7]
+    assert 5 < waits[2] <= 9
+    assert waits[3] == fetch.LONGEST_WAIT
+
+
+@pytest.mark.usefixtures("server")
+def test_nobody_listens() -> None:
+    dead = fetch.Remote("folder", "http://127.0.0.1:9/file.bin", len(BODY), DIGEST)
+    with pytest.raises(UserError) as error:
+        fetch.fetch(dead)
+    assert "http://127.0.0.1:9/file.bin" in str(error.value)
+    assert "refused" in str(error.value)
+    assert "folder/file.bin" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (status(404), "HTTP status 404"),
+        (status(403), "HTTP status 403"),
+        (status(200, {"Content-Type": "text/html; charset=utf-8"}, b"Sign in"), "web page"),
+        (serve(b"<!DOCTYPE html><p>Sign in"), "web page"),
+        (serve(BODY + b"x"), "1,024,001 bytes, expected 1,024,000"),
+        (serve(BODY[:-1]), "1,023,999 bytes, expected 1,024,000"),
+        (serve(b"x" + BODY[1:]), "SHA-256"),
+        (status(200, {"Content-Length": "many"}, BODY + b"x"), "expected 1,024,000"),
+    ],
+)
+def test_answers_that_will_not_get_better(server: Server, answer: Answer, message: str) -> None:
+    server.answers = [answer]
+    pins: dict[str, Any] = {"size": None, "sha256": None} if message == "web page" else {}
+    with pytest.raises(UserError) as error:
+        fetch.fetch(remote(server, **pins))
+    assert message in str(error.value)
+    assert f"{server.url}/path/file.bin" in str(error.value)
+    assert len(server.requests) == 1
+    assert not list(Path("work/downloads/folder").iterdir())
+
+
+def test_bytes_are_kept_as_they_are(server: Server) -> None:
+    """Some servers call a .gz file gzip-encoded text; unpacking it would break its hash."""
+    packed = gzip.compress(BODY)
+    server.answers = [status(200, {"Content-Encoding": "gzip"}, packed)]
+    pins: dict[str, Any] = {"size": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}
+    assert fetch.fetch(remote(server, **pins)).read_bytes() == packed
+
+
+def test_a_mirror_folder_is_asked_first(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mirror/folder").mkdir(parents=True)
+    (tmp_path / "mirror/folder/file.bin").write_bytes(BODY)
+    monkeypatch.setenv("RNNMT_MIRROR", "mirror")
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
+    assert not server.requests
+
+
+@pytest.mark.parametrize("content", [None, b"x" * len(BODY)])
+def test_a_mirror_without_the_file_or_with_another_is_passed_over(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes | None,
+) -> None:
+    if content:
+        (tmp_path / "mirror/folder").mkdir(parents=True)
+        (tmp_path / "mirror/folder/file.bin").write_bytes(content)
+    monkeypatch.setenv("RNNMT_MIRROR", str(tmp_path / "mirror"))
+    server.answers = [serve()]
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "mirror/folder/file.bin" in said[0]
+
+
+def test_a_mirror_url_is_asked_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNMT_MIRROR", f"{server.url}/mirror/")
+    server.answers = [status(404), serve()]
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
+    assert [path for path, _ in server.requests] == ["/mirror/folder/file.bin", "/path/file.bin"]
+
+
+# ---------------------------------------------------------------- the catalogue
+
+
+def zipped(members: Mapping[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def tatoeba(server: Server, data: bytes) -> catalogue.Tsv:
+    real = catalogue.CATALOGUE["tatoeba-en-fr"]
+    assert isinstance(real, catalogue.Tsv)
+    archive = fetch.Remote(
+        "tatoeba", f"{server.url}/fra-eng.zip", len(data), hashlib.sha256(data).hexdigest(),
+        advice=real.archive.advice,
+    )  # fmt: skip
+    return catalogue.Tsv(
+        "en", "fr", real.licence, real.citation, archive, real.member, {"valid": 3, "test": 4}
+    )
+
+
+PAIRS = "".join(f"Number {n}.\tNuméro {n}.\n" for n in range(20))
+
+
+def test_a_catalogue_corpus_out_of_an_archive(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = zipped(
+        {"../evil.txt": "evil", "__MACOSX/fra-eng/._fra.txt": "x", "fra-eng/fra.txt": PAIRS}
+    )
+    monkeypatch.setitem(catalogue.CATALOGUE, "tatoeba-en-fr", tatoeba(server, data))
+    server.answers = [serve(data)]
+    configure(tmp_path, {"name": "mine", "source": "tatoeba-en-fr"})
+    download.main()
+    assert manifest(tmp_path)["splits"] == {"train": 13, "valid": 3, "test": 4}
+    assert manifest(tmp_path)["origin"] == [f"{server.url}/fra-eng.zip"]
+    assert "CC BY" in manifest(tmp_path)["licence"]
+    assert not list(tmp_path.rglob("*evil*"))
+    assert not (tmp_path.parent / "evil.txt").exists()
+
+
+def test_a_file_that_its_publisher_has_replaced(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = tatoeba(server, zipped({"fra-eng/fra.txt": PAIRS}))
+    monkeypatch.setitem(catalogue.CATALOGUE, "tatoeba-en-fr", entry)
+    server.answers = [serve(zipped({"fra.txt": PAIRS * 2}))]
+    configure(tmp_path, {"name": "mine", "source": "tatoeba-en-fr"})
+    with pytest.raises(UserError) as error:
+        download.main()
+    for hint in "replaces this file", "source: files", "RNNMT_MIRROR", "tatoeba/fra-eng.zip":
+        assert hint in str(error.value)
+
+
+def test_a_broken_archive(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(zipped({"fra-eng/fra.txt": PAIRS}))
+    data[60:80] = b"\0" * 20
+    monkeypatch.setitem(catalogue.CATALOGUE, "tatoeba-en-fr", tatoeba(server, bytes(data)))
+    server.answers = [serve(bytes(data))]
+    configure(tmp_path, {"name": "mine", "source": "tatoeba-en-fr"})
+    with pytest.raises(UserError, match="cannot be read"):
+        download.main()
+
+
+@pytest.mark.parametrize("name", sorted(catalogue.CATALOGUE))
+def test_the_catalogue_is_complete(name: str) -> None:
+    entry = catalogue.CATALOGUE[name]
+    assert name.endswith(f"-{entry.source_language}-{entry.target_language}")
+    assert entry.licence
+    assert entry.citation
+    if isinstance(entry, catalogue.Tsv):
+        splits, remotes = {"train", *entry.held_out}, [entry.archive]
+    else:
+        splits, remotes = set(entry.splits), [r for both in entry.splits.values() for r in both]
+        for source, target in entry.splits.values():
+            assert source.name.replace(".en.", f".{entry.target_language}.") == target.name
+    assert {"train", "valid"} < splits
+    for one in remotes:
+        assert one.size
+        assert one.sha256
+        assert len(one.sha256) == 64
+    assert len({one.sha256 for one in remotes}) == len(remotes)
+
+
+# ---------------------------------------------------------------- OPUS
+
+
+def opus(*ids: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "mine",
+        "source": "opus",
+        "ids": list(ids),
+        "source_language": "fr",
+        "target_language": "en",
+        "held_out": {"valid": 3, "test": 4},
+        "seed": 1,
+    } | changes
+
+
+def test_opus_from_a_mirror(server: Server, tmp_path: Path) -> None:
+    """Two corpora, in the wrong direction, one a Moses zip and one in a large tar."""
+    first, second = "OPUS-tatoeba-v20230412-eng-fra", "OPUS-opus100_train-1-eng-fra"
+    moses = {
+        "README": "read me",
+        "LICENSE": "CC-BY 2.0 FR\n",
+        "Tatoeba.en-fr.en": "".join(f"en {n}\n" for n in range(20)),
+        "Tatoeba.en-fr.fr": "".join(f"fr {n}\n" for n in range(20)),
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for language in "en", "fr":
+            text = "".join(f"{language} more {n}\n" for n in range(10)).encode()
+            folder = "opus-100-corpus/v1.0/supervised/en-fr"
+            info = tarfile.TarInfo(f"{folder}/opus.en-fr-train.{language}")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+    bodies = {f"/opus/{first}.zip": zipped(moses), f"/opus/{second}.tar.gz": buffer.getvalue()}
+    server.answers = [lambda handler: serve(bodies[handler.path])(handler)]
+
+    result = run(tmp_path, opus(first, second), server.url)
+    assert result.returncode == 0, result.stderr
+    assert [path for path, _ in server.requests] == list(bodies)
+    written = manifest(tmp_path)
+    assert written["splits"] == {"train": 23, "valid": 3, "test": 4}
+    assert f"{first}: CC-BY 2.0 FR" in written["licence"]
+    assert "Tiedemann" in written["citation"]
+    assert written["origin_sha256"] == {
+        url: hashlib.sha256(body).hexdigest()
+        for url, body in zip(written["origin"], bodies.values(), strict=True)
+    }
+    train = read(tmp_path, "train", "source")
+    assert [f"en{line[2:]}" for line in train] == read(tmp_path, "train", "target")
+    assert train.index(next(line for line in train if "more" in line)) > 10  # in the ids' order
+    assert not (tmp_path / ".mtdata").exists()
+
+
+def test_opus_ids_that_do_not_work(tmp_path: Path) -> None:
+    error = fails(tmp_path, opus("OPUS-tatoeba-v2023-eng-fra"))
+    assert "OPUS-tatoeba-v20230412-eng-fra" in error
+    assert "mtdata list -l fra-eng" in error
+    assert "deu-eng" in fails(tmp_path, opus("OPUS-tatoeba-v20230412-deu-eng"))

@@ -1,0 +1,222 @@
+"""The stages evaluate and compare, run as commands on the files that others leave for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+SPLITS = {"valid": 40, "test": 40, "test_long": 30}
+ERRORS = {"lstm": 0.5, "lstm-dot": 0.1, "lstm-additive": 0.12}  # share of wrong words
+WORDS = [
+    "le",
+    "la",
+    "chat",
+    "noir",
+    "petit",
+    "boit",
+    "lait",
+    "été",
+    "où",
+    "l'eau",
+    "n'a",
+    "pas",
+    ",",
+]
+
+
+def write(path: Path, values: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(values if isinstance(values, str) else json.dumps(values), encoding="utf-8")
+
+
+def lab(folder: Path, seeds: tuple[int, ...] = (1,)) -> Path:
+    """An experiment after decode, made up."""
+    params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["seeds"] = list(seeds)
+    params["evaluate"] = {"bootstrap_samples": 300, "confidence": 0.95, "seed": 1}
+    params["variants"] = {name: {} for name in ERRORS}
+    write(folder / "params.yaml", params)  # JSON is YAML
+    tokens, dice = folder / "data/bundled/tokens", random.Random(0)
+    manifest = {"source_language": "en", "target_language": "fr", "splits": {"train": {}}}
+    references: dict[str, list[str]] = {}
+    for split, size in SPLITS.items():
+        manifest["splits"][split] = {}  # type: ignore[index]
+        references[split] = [" ".join(dice.choices(WORDS, k=8)) + " ." for _ in range(size)]
+        write(tokens / f"{split}.target.txt", "\n".join(references[split]) + "\n")
+    write(tokens / "manifest.json", manifest)
+    for seed in seeds:
+        for variant in ERRORS:
+            make_run(folder, variant, seed, references)
+    return folder
+
+
+def make_run(folder: Path, variant: str, seed: int, references: dict[str, list[str]]) -> None:
+    dice = random.Random(f"{variant}{seed}")
+    model = folder / "models/bundled" / f"{variant}-{seed}"
+    out = folder / "reports/bundled/translations" / f"{variant}-{seed}"
+    attention = variant.partition("-")[2] or "none"
+    write(model / "settings.json", {"model": {"cell": "lstm", "attention": attention}})
+    training = {"parameters": 812345, "seconds": 71.4, "target_tokens_per_second": 25310.2}
+    write(model / "summary.json", training | {"epochs": 12, "best_epoch": 11, "threads": 2})
+    speeds = {
+        split: {
+            search: {"seconds": seconds, "sentences": len(lines), "tokens": 9 * len(lines)}
+            for search, seconds in (("greedy", 0.1), ("beam", 0.4))
+        }
+        for split, lines in references.items()
+    }
+    write(out / "summary.json", {"beam": 5, "threads": 2, "splits": speeds})
+    for split, lines in references.items():
+        for search in ("greedy", "beam"):
+            wrong = [
+                " ".join(
+                    dice.choice(WORDS) if dice.random() < ERRORS[variant] else word
+                    for word in line.split()
+                )
+                for line in lines
+            ]
+            write(out / f"{split}.{search}.txt", "\n".join(wrong) + "\n")
+
+
+def run(folder: Path, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "RNNMT_PARAMS"}
+    command = [sys.executable, "-m", f"rnnmt.stages.{stage}", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def run_all(folder: Path, seeds: tuple[int, ...] = (1,)) -> None:
+    for variant in ERRORS:
+        for seed in seeds:
+            done = run(folder, "evaluate", variant, str(seed))
+            assert done.returncode == 0, done.stderr
+    done = run(folder, "compare")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = lab(tmp_path_factory.mktemp("lab"))
+    run_all(folder)
+    return folder / "reports/bundled"
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def keys(values: Any) -> Any:
+    return {k: keys(v) for k, v in values.items()} if isinstance(values, dict) else None
+
+
+def test_scores_have_the_same_few_keys_for_every_variant(done: Path) -> None:
+    scores = [read(done / f"scores/{variant}-1.json") for variant in ERRORS]
+    columns = dict.fromkeys(("bleu", "bleu_greedy", "chrf", "ter"))
+    assert [keys(score) for score in scores] == 3 * [
+        {"valid": {"bleu": None}, "test": columns, "test_long": columns}
+    ]
+    assert scores[0]["test"]["bleu"] < scores[1]["test"]["bleu"] < 100
+
+
+def test_the_detail_has_intervals_and_signatures(done: Path) -> None:
+    detail = read(done / "scores/lstm-1.detail.json")
+    assert detail["direction"] == "en-fr"
+    assert detail["sentences"] == SPLITS
+    assert sorted(detail["signatures"]) == ["bleu", "chrf", "ter"]
+    for search in ("greedy", "beam"):
+        for found in detail["scores"]["test"][search].values():
+            assert found["low"] < found["score"] < found["high"]
+    few = read(done / "scores/lstm-1.json")
+    assert few["test"]["bleu"] == detail["scores"]["test"]["beam"]["bleu"]["score"]
+    assert keys(detail) == keys(read(done / "scores/lstm-dot-1.detail.json"))
+
+
+def test_the_comparison_finds_what_is_there(done: Path) -> None:
+    found = read(done / "comparison.json")
+    valid = {v: read(done / f"scores/{v}-1.json")["valid"]["bleu"] for v in ERRORS}
+    assert found["best"] == max(valid, key=lambda name: valid[name])
+    attention = found["tests"]["attention"]
+    assert [(p["variant"], p["baseline"], p["split"]) for p in attention] == [
+        (variant, "lstm", split)
+        for variant in ("lstm-dot", "lstm-additive")
+        for split in ("test", "test_long")
+    ]
+    assert all(p["difference"] > 20 and p["p"] <= p["p_holm"] < 0.05 for p in attention)
+    assert len(found["tests"]["beam"]) == 6
+    assert {p["split"] for table in found["tests"].values() for p in table} == {"test", "test_long"}
+
+
+def test_the_report_can_be_read(done: Path) -> None:
+    text = (done / "comparison.md").read_text(encoding="utf-8")
+    for wanted in ("dvc repro", "`bundled`", "1:11", "11 of 12", "812,345", "25,310", "Holm"):
+        assert wanted in text
+    assert "Rank no system by less than its interval" in text
+    assert "**test_long**, at 5 % after Holm: better: lstm-dot, lstm-additive." in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert sum("812,345" in row for row in rows) == len(ERRORS)
+
+
+def test_two_runs_write_the_same_bytes(done: Path, tmp_path: Path) -> None:
+    run_all(lab(tmp_path))
+    again = tmp_path / "reports/bundled"
+    files = sorted(p.relative_to(done) for p in done.rglob("*") if p.is_file())
+    assert Path("comparison.md") in files
+    assert all((done / file).read_bytes() == (again / file).read_bytes() for file in files)
+
+
+def test_several_seeds(tmp_path: Path) -> None:
+    run_all(lab(tmp_path, seeds=(1, 2)), seeds=(1, 2))
+    reports = tmp_path / "reports/bundled"
+    text = (reports / "comparison.md").read_text(encoding="utf-8")
+    assert "seeds 1, 2" in text
+    assert "(sd " in text
+    of_seeds = [read(reports / f"scores/lstm-{seed}.json")["test"] for seed in (1, 2)]
+    gains = [scores["bleu"] - scores["bleu_greedy"] for scores in of_seeds]
+    pairs = read(reports / "comparison.json")["tests"]["beam"]
+    assert pairs[0]["difference"] == pytest.approx(sum(gains) / 2, abs=0.02)
+
+
+def test_errors_name_the_stage_to_run(tmp_path: Path) -> None:
+    folder = lab(tmp_path)
+    done = run(folder, "compare")
+    assert done.returncode == 1
+    assert "dvc repro evaluate@lstm-1" in done.stderr
+    hypotheses = folder / "reports/bundled/translations/lstm-1/test.beam.txt"
+    hypotheses.write_text(hypotheses.read_text(encoding="utf-8") + "de trop\n", encoding="utf-8")
+    done = run(folder, "evaluate", "lstm", "1")
+    assert done.returncode == 1
+    assert "test.beam.txt has 41 lines, its references have 40" in done.stderr
+    hypotheses.unlink()
+    done = run(folder, "evaluate", "lstm", "1")
+    assert "dvc repro decode@lstm-1" in done.stderr
+    (folder / "data/bundled/tokens/manifest.json").unlink()
+    done = run(folder, "evaluate", "lstm", "1")
+    assert done.returncode == 1
+    assert "dvc repro tokenize" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_line_separator_inside_a_sentence_ends_no_line(tmp_path: Path) -> None:
+    folder = lab(tmp_path)
+    hypotheses = folder / "reports/bundled/translations/lstm-1/test.beam.txt"
+    text = hypotheses.read_text(encoding="utf-8").replace(" ", "\u2028", 1)
+    hypotheses.write_text(text, encoding="utf-8")
+    assert run(folder, "evaluate", "lstm", "1").returncode == 0
+
+
+def test_evaluate_starts_fast() -> None:
+    code = "import rnnmt.stages.evaluate, rnnmt.stages.compare, sys; print(sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    for heavy in ("torch", "lightning", "pytorch_lightning", "mlflow", "dvc"):
+        assert f"'{heavy}'" not in loaded.stdout
