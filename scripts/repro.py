@@ -1,4 +1,4 @@
-"""What `make repro [RECIPE=name]` does: check all settings, then `dvc repro`.
+"""What `make repro [RECIPE=name]` does: check all settings, `dvc repro`, complete MLflow's runs.
 
 DVC reads one dvc.yaml with one params.yaml and one dvc.lock beside it. For a recipe, the same
 stages are written to recipes/NAME/dvc.yaml with `recipes/NAME.yaml` as their settings, and their
@@ -29,7 +29,7 @@ def main() -> None:
         os.environ["RNNMT_PARAMS"] = f"recipes/{recipe}.yaml"
         pipeline = str(write_pipeline(recipe))
     check_settings()
-    os.execvp("dvc", ["dvc", "repro", pipeline])
+    os.execvp("sh", ["sh", "-c", 'dvc repro "$0" && rnnmt sync', pipeline])
 
 
 def write_pipeline(recipe: str) -> Path:

@@ -299,7 +299,7 @@ def test_tsv_settings_need_sizes_of_what_is_held_out(
 def test_name_is_known_without_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     configure(tmp_path, {"name": "mine", "source": "bundled", "sizes": "whatever"})
-    assert settings.name() == "mine"
+    assert params.corpus_name() == "mine"
 
 
 def test_the_stage_is_cheap_to_import() -> None:

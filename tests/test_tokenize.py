@@ -309,7 +309,7 @@ def test_marks_and_digits_are_pieces_of_their_own(tokenizer: Tokenizer) -> None:
     assert tokenizer.pieces([PAD, UNK, BOS, EOS]) == ["<pad>", "<unk>", "<s>", "</s>"]
     pieces = tokenizer.pieces(list(range(tokenizer.vocabulary_size)))
     assert "1" in pieces
-    assert not any("12" in piece for piece in pieces)
+    assert not any("12" in piece for piece in pieces if piece != "<0x12>")
 
 
 def test_a_large_vocabulary_has_wide_ids(

@@ -79,6 +79,18 @@ def check_keys(values: object, known: Collection[str], at: tuple[str | int, ...]
             raise UserError(f"{_where((*at, key))}: unknown key{_suggest(str(key), known)}")
 
 
+def corpus_name() -> str:
+    """`corpus.name`, the folder of this experiment under data/, models/ and reports/."""
+    corpus = read()["corpus"]
+    name = corpus.get("name") if isinstance(corpus, dict) else None
+    if not isinstance(name, str) or not re.fullmatch("[a-z0-9-]+", name):
+        raise UserError(
+            f"{_where(('corpus', 'name'))}: expected the name of a folder (a-z, 0-9 and '-'), "
+            f"found {name!r}"
+        )
+    return name
+
+
 def seeds() -> list[int]:
     """The training seeds: distinct whole numbers from 0 to 2**31 - 1."""
     values = read()["seeds"]
@@ -116,6 +128,8 @@ def _parse(kind: str) -> Any:
         return YAML(typ=kind, pure=True).load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; run in the repository's root") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8: {error}") from None
     except MarkedYAMLError as error:
@@ -131,7 +145,8 @@ def _where(at: tuple[Any, ...]) -> str:
     line = None
     for key in at:
         try:
-            line = (node.lc.key(key) if isinstance(node, dict) else node.lc.item(key))[0] + 1
+            place = node.lc.key if hasattr(node, "keys") else node.lc.item
+            line = place(key)[0] + 1
             node = node[key]
         except (KeyError, AttributeError, TypeError, IndexError):
             break

@@ -299,7 +299,8 @@ NOUNS: list[Noun] = [
 def _adjectives(table: str) -> list[Adjective]:
     """Rows "english french position: classes"."""
     rows = (row.split(":") for row in table.strip().splitlines())
-    return [Adjective(*head.split(), _kinds(kinds)) for head, kinds in rows]
+    heads = ((*head.split(), kinds) for head, kinds in rows)
+    return [Adjective(en, fr, position, _kinds(kinds)) for en, fr, position, kinds in heads]
 
 
 # The first row that fits the noun is the sense of an English adjective.

@@ -123,11 +123,6 @@ class _Head(Settings):
     ]  # fmt: skip
 
 
-def name() -> str:
-    """The folder name of this experiment's corpus. Raises UserError naming file and key."""
-    return _head(params.read()["corpus"]).name
-
-
 def load() -> Corpus:
     """The section `corpus` as its source's class. Raises UserError naming file, line and key."""
     values = params.read()["corpus"]

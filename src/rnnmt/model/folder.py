@@ -52,6 +52,9 @@ def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
         source, target = (Tokenizer(folder / f"{side}.model") for side in ("source", "target"))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; is {folder} a model's folder?") from None
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+    except Exception as error:  # a damaged file can raise nearly anything while it is read
         raise UserError(f"{folder}: not a model that this version can read: {error}") from None
+    sizes = settings["vocabularies"]
+    if (source.vocabulary_size, target.vocabulary_size) != (sizes["source"], sizes["target"]):
+        raise UserError(f"{folder}: the tokenizers are not those that the model was trained with")
     return TrainedModel(model.eval(), source, target, settings)

@@ -57,7 +57,9 @@ def variant(name: str) -> tuple[ModelSettings, TrainSettings]:
     if name not in params.variants():
         known = ", ".join(params.variants())
         raise UserError(f"{params.path()}: no variant '{name}'; there are {known}")
-    changes = params.read()["variants"][name] or {}
+    changes = params.read()["variants"][name]
+    if changes is None:  # an entry without keys: as `model` and `train` say
+        changes = {}
     known_keys = {*ModelSettings.model_fields, *TrainSettings.model_fields}
     params.check_keys(changes, known_keys, ("variants", name))
     return (

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import Field
 
-from rnnmt import params
 from rnnmt.errors import UserError
 from rnnmt.params import Settings
 
@@ -102,15 +101,6 @@ class References:
                 f"{wanted}; run: dvc repro decode@{run}"
             )
         return lines
-
-
-def corpus_name() -> str:
-    """`corpus.name` of the settings file. Raises UserError where there is none."""
-    corpus = params.read()["corpus"]
-    name = corpus.get("name") if isinstance(corpus, dict) else None
-    if not isinstance(name, str) or not name:
-        raise UserError(f"{params.path()}: corpus.name: expected the name of a folder")
-    return name
 
 
 def reports(corpus: str) -> Path:

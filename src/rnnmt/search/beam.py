@@ -38,6 +38,7 @@ class Hypothesis(NamedTuple):
     log_prob: float  # in nats, of all tokens with <EOS>, which a truncated one lacks
     score: float
     attention: np.ndarray | None  # (tokens with <EOS>, S)
+    ended: bool = True  # with <EOS>, rather than cut off
 
 
 class _End(NamedTuple):
@@ -92,12 +93,12 @@ def beam_search(
         is_end = tokens == eos
         for row in is_end.nonzero().flatten().tolist():
             ended[sentences[row]].append(_End(time, row, float(totals[row])))
-        live = ~is_end & ~_finished(
-            sentences, totals, ended, limits, time, beam, nbest, length_penalty
+        goes_on = _goes_on(
+            sentences, totals, is_end, ended, limits, time, beam, nbest, length_penalty
         )
         for row in (~is_end & (time >= torch.tensor(limits)[sentences])).nonzero().flatten():
             cut[sentences[row]].append(_End(time, int(row), float(totals[row])))
-        kept = live.nonzero().flatten()
+        kept = (goes_on & ~is_end).nonzero().flatten()
         traces.append(
             _Trace(
                 tokens.tolist(),
@@ -126,7 +127,7 @@ def _extend(
     Returns for each of them its parent's row, its token and its log-probability, sentence by
     sentence, likeliest first. Impossible ones (log-probability minus infinity) are left out.
     """
-    best, tokens = log_probs.topk(min(beam, log_probs.shape[1]), dim=1)  # (N, K)
+    best, tokens = _top(log_probs, min(beam, log_probs.shape[1]))  # (N, K)
     best = best + totals.unsqueeze(1)
     # One line for each sentence: its hypotheses stand side by side, in `slots` of K extensions.
     first = torch.searchsorted(sentences, sentences)
@@ -135,7 +136,7 @@ def _extend(
     count, width = int(slots.max()) + 1, best.shape[1]
     grid = best.new_full((len(active), count, width), -math.inf)
     grid[lines, slots] = best
-    top, places = grid.flatten(1).topk(min(beam, count * width), dim=1)  # (active, K)
+    top, places = _top(grid.flatten(1), min(beam, count * width))  # (active, K)
     ranks = torch.arange(top.shape[1])
     chosen = (ranks < widths[active].unsqueeze(1)) & (top > -math.inf)
     first_rows = torch.zeros(len(active), dtype=torch.long)
@@ -144,9 +145,25 @@ def _extend(
     return parents, tokens[parents, (places % width)[chosen]], top[chosen]
 
 
-def _finished(
+def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row (N, V) and their places; of equals, the first come first.
+
+    torch.topk takes equals in an order that depends on the other rows.
+    """
+    top, places = values.topk(count, dim=1)
+    equals = (values >= top[:, -1:]).sum(dim=1) > count
+    equals |= (top[:, 1:] == top[:, :-1]).any(dim=1)
+    rows = (equals & (top[:, 0] > -math.inf)).nonzero().squeeze(1)
+    if len(rows):
+        ordered, order = values[rows].sort(dim=1, descending=True, stable=True)
+        top[rows], places[rows] = ordered[:, :count], order[:, :count]
+    return top, places
+
+
+def _goes_on(
     sentences: Tensor,
     totals: Tensor,
+    is_end: Tensor,
     ended: list[list[_End]],
     limits: list[int],
     time: int,
@@ -154,7 +171,10 @@ def _finished(
     nbest: int,
     length_penalty: float,
 ) -> Tensor:
-    """Which rows (M,) need not go on: cut off, beam full, or unable to enter the n best."""
+    """Which rows (M,) are of sentences with a live hypothesis that can still enter the n best.
+
+    None of a sentence that is cut off by its limit or whose beam is full of ended hypotheses.
+    """
     bars = []
     for done, limit in zip(ended, limits, strict=True):
         if time >= limit or len(done) >= beam:
@@ -172,8 +192,8 @@ def _finished(
     hopeful = reach + 1e-6 * reach.abs() >= torch.tensor(bars)[sentences]
     # A sentence goes on as a whole: leaving out single hypotheses would let in others.
     going = torch.zeros(len(limits), dtype=torch.bool)
-    going[sentences[hopeful]] = True
-    return ~going[sentences]
+    going[sentences[hopeful & ~is_end]] = True
+    return going[sentences]
 
 
 def _cut_barren(
@@ -197,7 +217,7 @@ def _best(
         key=lambda pair: -pair[0],
     )[:nbest]
     hypotheses = [_read_back(end, value, traces, eos) for value, end in ranked]
-    return hypotheses or [Hypothesis((), -math.inf, -math.inf, None)]
+    return hypotheses or [Hypothesis((), -math.inf, -math.inf, None, False)]
 
 
 def _read_back(end: _End, value: float, traces: list[_Trace], eos: int) -> Hypothesis:
@@ -213,7 +233,6 @@ def _read_back(end: _End, value: float, traces: list[_Trace], eos: int) -> Hypot
         if time:
             row = traces[time - 1].kept[parent]
     ids.reverse()
-    if ids and ids[-1] == eos:
-        ids.pop()
+    ended = ids[-1] == eos
     attention = np.stack(weights[::-1]) if weights else None
-    return Hypothesis(tuple(ids), end.log_prob, value, attention)
+    return Hypothesis(tuple(ids[: len(ids) - ended]), end.log_prob, value, attention, ended)

@@ -56,6 +56,8 @@ class Translator:
     @torch.inference_mode()
     def greedy(self, sentences: list[str]) -> list[str]:
         """The translation (N,) of each sentence (N,) by taking the likeliest word each time."""
+        if not sentences:
+            return []
         source, lengths = pad(self.trained.source.encode(sentences))
         limits = greedy_limits(lengths, self.max_length_ratio)
         return self.trained.target.decode(self.trained.model.greedy(source, lengths, limits))
@@ -65,6 +67,8 @@ class Translator:
         self, sentences: list[str], beam: int, nbest: int, length_penalty: float
     ) -> list[list[Translation]]:
         """The `nbest` translations of each sentence (N,), best first."""
+        if not sentences:
+            return []
         encoded = self.trained.source.encode(sentences)
         source, lengths = pad(encoded)
         limits = greedy_limits(lengths, self.max_length_ratio).tolist()
@@ -92,11 +96,9 @@ class Translator:
 
     def _translation(self, source: list[int], hypothesis: Hypothesis) -> Translation:
         ids = list(hypothesis.ids)
-        rows = 0 if hypothesis.attention is None else len(hypothesis.attention)
-        ended = ["<EOS>"] if rows != len(ids) else []
         return Translation(
             self.trained.target.decode([ids])[0],
             hypothesis,
             [*self.trained.source.pieces(source), "<EOS>"],
-            [*self.trained.target.pieces(ids), *ended],
+            self.trained.target.pieces(ids) + ["<EOS>"] * hypothesis.ended,
         )

@@ -22,7 +22,6 @@ from rnnmt.scoring.settings import (
     EvaluateSettings,
     References,
     Run,
-    corpus_name,
     references,
     reports,
     write_json,
@@ -38,7 +37,7 @@ _BLEU = partial(metrics.score, "bleu")
 def main() -> None:
     """Compare the variants of the settings file. Raises UserError where input is missing."""
     settings = params.load("evaluate", EvaluateSettings)
-    wanted, seeds = references(corpus_name()), params.seeds()
+    wanted, seeds = references(params.corpus_name()), params.seeds()
     runs = {v: [Run(wanted.corpus, v, seed) for seed in seeds] for v in params.variants()}
     variants = [read_variant(name, of_seeds) for name, of_seeds in runs.items()]
     tables = paired_tables(variants, read_statistics(runs, wanted), wanted, settings)

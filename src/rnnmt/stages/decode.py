@@ -30,7 +30,7 @@ T = TypeVar("T")
 def main() -> None:
     arguments = _parse()
     settings = params.load("decode", DecodeSettings)
-    corpus = params.read()["corpus"]["name"]
+    corpus = params.corpus_name()
     label = f"{arguments.variant}-{arguments.seed}"
     translator = _load(Path("models", corpus, label), settings)
     tokens = Path("data", corpus, "tokens")

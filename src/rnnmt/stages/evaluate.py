@@ -19,7 +19,6 @@ from rnnmt.scoring.settings import (
     EvaluateSettings,
     References,
     Run,
-    corpus_name,
     references,
     write_json,
 )
@@ -33,7 +32,7 @@ def main() -> None:
     parser.add_argument("seed", type=int)
     arguments = parser.parse_args()
     settings = params.load("evaluate", EvaluateSettings)
-    run = Run(corpus_name(), arguments.variant, arguments.seed)
+    run = Run(params.corpus_name(), arguments.variant, arguments.seed)
     wanted = references(run.corpus)
     scores = {split: evaluate(run, wanted, split, settings) for split in wanted.splits}
     write_json(run.detail_path, detail(run, wanted, scores, settings))

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rnnmt import params
-from rnnmt.corpora import settings
 from rnnmt.corpora.clean import (
     KEPT,
     REASONS,
@@ -51,7 +50,7 @@ def main() -> None:
     """Run the stage for the corpus that params.yaml names. Raises UserError."""
     cleaning = params.load("cleaning", CleaningSettings)
     tokenizing = params.load("tokenizer", TokenizerSettings)
-    corpus = Path("data") / settings.name()
+    corpus = Path("data") / params.corpus_name()
     raw = _read_manifest(corpus / "raw" / "manifest.json")
     try:
         for split in raw["splits"]:

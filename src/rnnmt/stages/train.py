@@ -25,6 +25,7 @@ from rnnmt.model.settings import ModelSettings, TrainSettings, variant
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from pytorch_lightning.loggers import Logger
 
     from rnnmt.model.seq2seq import Seq2Seq
     from rnnmt.model.training import History
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     arguments = _parse()
-    name = params.read()["corpus"]["name"]
+    name = params.corpus_name()
     model_settings, train_settings = variant(arguments.variant)
     tokens = Path("data", name, "tokens")
     description = _describe(arguments, model_settings, train_settings, tokens)
@@ -130,6 +131,7 @@ def _train(
         TranslationModule,
         set_precision,
     )
+    from rnnmt.tracking.training import LogEpochs, training_logger
 
     torch.set_num_threads(description["threads"])
     set_precision(settings.precision)
@@ -148,10 +150,12 @@ def _train(
         tokenizer=Tokenizer(tokens / "target.model"),
         references=(tokens / "valid.target.txt").read_text().split("\n")[:-1],
     )
-    history = History()
     last = work / "last.ckpt"
-    trainer = _trainer(settings, work, [history, ResumePoint(last, settings.checkpoint_seconds)])
     resume = last if last.exists() else None
+    logger, history = training_logger(description, resume is not None), History()
+    resume_point = ResumePoint(last, settings.checkpoint_seconds)
+    callbacks = [history, LogEpochs(history, logger), resume_point]
+    trainer = _trainer(settings, work, callbacks, logger)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise SystemExit(1)
@@ -160,7 +164,9 @@ def _train(
     shutil.rmtree(work)
 
 
-def _trainer(settings: TrainSettings, work: Path, callbacks: list[Any]) -> pl.Trainer:
+def _trainer(
+    settings: TrainSettings, work: Path, callbacks: list[Any], logger: Logger
+) -> pl.Trainer:
     import logging
     import warnings
 
@@ -191,7 +197,8 @@ def _trainer(settings: TrainSettings, work: Path, callbacks: list[Any]) -> pl.Tr
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         callbacks=[best, stop, *callbacks],
-        logger=False,
+        logger=logger,
+        log_every_n_steps=50,
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
         default_root_dir=work,

@@ -1,0 +1,11 @@
+"""MLflow: a live view of training, which can be made again from DVC's outputs at any time.
+
+The only package that imports mlflow. Others import its modules within functions, since mlflow
+takes a second to load.
+"""
+
+import os
+
+# Read by mlflow at its import, so set before any module of this package can import it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

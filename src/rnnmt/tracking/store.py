@@ -1,0 +1,121 @@
+"""Where MLflow keeps the runs, and how to reach it without racing, chatting or hanging."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+for _name in ("mlflow", "alembic"):  # migrations and other news that nobody asked for
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+def root() -> Path:
+    """The repository: DVC_ROOT, which stages are given, else what is found around us."""
+    if given := os.environ.get("DVC_ROOT"):
+        return Path(given).resolve()
+    here = Path.cwd()
+    marked = (f for f in (here, *here.parents) if (f / ".dvc").is_dir() or (f / ".git").exists())
+    return next(marked, here)
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, else the database `mlflow.db` in the repository's root."""
+    # Absolute: in a queued DVC experiment the current folder is a copy that will be deleted.
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+
+
+def shown(uri: str) -> str:
+    """The URI without the password that it may hold."""
+    return re.sub(r"//[^/@\s]*@", "//", uri)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong at the bottom of it, in the first 200 characters of one line."""
+    inner: BaseException = error
+    while further := inner.__cause__ or inner.__context__:
+        inner = further
+    return shown(" ".join(str(inner).split()) or type(inner).__name__)[:200]
+
+
+@contextlib.contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Let one process at a time open a SQLite file: two that make its tables at once crash.
+
+    It also keeps two from making the same run. With a server, whose tables are made, it does
+    nothing.
+    """
+    database = _database(uri)
+    if database is None:
+        yield
+        return
+    with open(f"{database}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the store, whose tables are made first where it is new: be `alone` with it.
+
+    Raises what mlflow and its database raise where the store is unusable; a server is not asked.
+    """
+    database = _database(uri)
+    if database and not database.exists():
+        # Tables that were made in part, by a process that was killed, could never be used.
+        new = Path(f"{database}.new")
+        new.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{new}")
+        new.replace(database)
+    return MlflowClient(uri)
+
+
+def experiment(client: MlflowClient, name: str) -> str:
+    """The id of the experiment, which is made where there is none, or brought back if deleted."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, _artifact_location(client.tracking_uri)))
+        except MlflowException as error:
+            # Another process was faster.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise error
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+@contextlib.contextmanager
+def impatient(seconds: int, retries: int) -> Iterator[None]:
+    """Within it, a request to a server is given up after `seconds`, and so many `retries`.
+
+    mlflow's own are two minutes and seven.
+    """
+    names = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ.update(zip(names, (str(seconds), str(retries)), strict=True))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _database(uri: str) -> Path | None:
+    """The file of a SQLite database."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if path not in ("", uri) else None
+
+
+def _artifact_location(uri: str) -> str | None:
+    """A server chooses itself; without one it would be below whatever folder is the current."""
+    return None if uri.startswith("http") else (root() / "mlruns").as_uri()

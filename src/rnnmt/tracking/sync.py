@@ -1,0 +1,254 @@
+"""`rnnmt sync`: make MLflow hold one complete run for each model that DVC has made.
+
+Everything is taken from the files of the stages train, decode, evaluate and compare. A run that
+the training itself has logged is completed; one that is missing is made. A second sync adds
+nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from rnnmt import params
+from rnnmt.errors import UserError, run_main
+from rnnmt.tracking import runs, store
+
+EXAMPLES = 20  # sentences of each test set
+
+
+def main() -> None:
+    sync()
+
+
+def sync() -> None:
+    """Bring MLflow up to date with the outputs of every variant and seed of the settings file.
+
+    Prints a line for each. Raises UserError where a file is damaged or where the tracking server
+    or database cannot be used.
+    """
+    corpus, names = params.read()["corpus"]["name"], params.variants()
+    # From the settings, never from a listing: the outputs of removed variants stay where they are.
+    wanted = [(variant, seed) for variant in names for seed in params.seeds()]
+    uri = store.tracking_uri()
+    try:
+        with store.impatient(seconds=30, retries=1), store.alone(uri):
+            _sync_all(store.connect(uri), corpus, wanted)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        at, reason = store.shown(uri), store.reason(error)
+        raise UserError(f"cannot use MLflow at {at}: {reason}") from None
+
+
+def _sync_all(client: MlflowClient, corpus: str, wanted: list[tuple[str, int]]) -> None:
+    experiments: dict[str, str] = {}  # name -> id
+    for variant, seed in wanted:
+        label = f"{variant}-{seed}"
+        outputs = read_outputs(corpus, label)
+        if outputs is None:
+            print(f"{label}: not trained yet")
+            continue
+        name = runs.experiment_name(outputs.description)
+        if name not in experiments:
+            experiments[name] = store.experiment(client, name)
+        print(f"{label}: {sync_run(client, experiments[name], outputs)}", flush=True)
+    for name, experiment in experiments.items():
+        print(_where(client.tracking_uri, name, experiment))
+
+
+def _where(uri: str, name: str, experiment: str) -> str:
+    if uri.startswith("http"):
+        return f"MLflow experiment '{name}': {store.shown(uri)}/#/experiments/{experiment}"
+    return f"MLflow experiment '{name}' in {store.shown(uri)}; to look at it: make ui"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the pipeline has written about one model."""
+
+    description: runs.Description
+    rows: list[dict[str, float]]  # of history.csv
+    results: dict[str, float]  # metrics of the whole training, and of its translations
+    artifacts: dict[str, str]  # file name -> text
+    epoch_seconds: list[float]
+    ended: float  # seconds since 1970
+
+    @property
+    def label(self) -> str:
+        return runs.label(self.description)
+
+    def digest(self) -> str:
+        """Of everything that is logged, but for times: a checkout changes those of files."""
+        values = asdict(self) | {"ended": 0, "parameters": runs.parameters(self.description)}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def epoch_ends(self) -> list[float]:
+        """When each epoch ended, as if the training had never been interrupted."""
+        left, ends = self.ended, []
+        for seconds in reversed(self.epoch_seconds):
+            ends.append(left)
+            left -= seconds
+        return ends[::-1]
+
+
+def read_outputs(corpus: str, label: str) -> Outputs | None:
+    """What there is of a model; None before it is trained. Raises UserError for damaged files."""
+    model, reports = Path("models", corpus, label), Path("reports", corpus)
+    description, rows = _json(model / "settings.json"), _rows(model / "history.csv")
+    summary = _json(model / "summary.json")
+    if not (description and rows and summary):
+        return None
+    if "fingerprint" not in description:
+        raise UserError(f"{model / 'settings.json'}: no fingerprint; run: dvc repro train@{label}")
+    translations = reports / "translations" / label
+    scores = reports / "scores" / f"{label}.json"
+    files = [model / "history.csv", model / "settings.json", scores, reports / "comparison.md"]
+    return Outputs(
+        description,
+        rows,
+        _training_results(summary)
+        | _decoding_results(_json(translations / "summary.json"))
+        | _scores(_json(scores)),
+        {file.name: text for file in files if (text := _text(file)) is not None}
+        | dict(_examples(translations, Path("data", corpus, "tokens"))),
+        summary["epoch_seconds"],
+        (model / "summary.json").stat().st_mtime,
+    )
+
+
+def _training_results(summary: dict[str, Any]) -> dict[str, float]:
+    return {
+        "best/epoch": summary["best_epoch"],
+        "best/val_loss": summary["best"]["val/loss"],
+        "best/val_perplexity": summary["best"]["val/perplexity"],
+        "best/val_bleu": summary["best"]["val/bleu"],
+        "model/parameters": summary["parameters"],
+        "time/train_s": summary["seconds"],
+        "time/train_tokens_per_s": summary["target_tokens_per_second"],
+    }
+
+
+def _decoding_results(summary: dict[str, Any]) -> dict[str, float]:
+    """Sentences a second of both searches, over all sets."""
+    sets = list(summary.get("splits", {}).values())
+    results = {}
+    for search in ("greedy", "beam") if sets else ():
+        seconds = sum(one[search]["seconds"] for one in sets)
+        sentences = sum(one[search]["sentences"] for one in sets)
+        results[f"time/{search}_sentences_per_s"] = round(sentences / max(seconds, 1e-3), 1)
+    return results
+
+
+def _scores(scores: dict[str, Any]) -> dict[str, float]:
+    """`test/bleu`, `test/bleu_greedy`, ... of every test set."""
+    # `val/bleu` is greedy search after each epoch: the chosen model's beam search goes by `best/`.
+    names = {"valid/bleu": "best/val_bleu_beam"}
+    flat = {f"{split}/{k}": v for split, of_split in scores.items() for k, v in of_split.items()}
+    return {names.get(name, name): value for name, value in flat.items()}
+
+
+def _examples(translations: Path, tokens: Path) -> Iterator[tuple[str, str]]:
+    """The first sentences of each test set as text: source, reference and translations."""
+    for file in sorted(translations.glob("test*.beam.txt")):
+        split = file.name.removesuffix(".beam.txt")
+        texts = {
+            "source": tokens / f"{split}.source.txt",
+            "reference": tokens / f"{split}.target.txt",
+            "greedy": translations / f"{split}.greedy.txt",
+            "beam": file,
+        }
+        columns = {
+            name: text.removesuffix("\n").split("\n")[:EXAMPLES]
+            for name, path in texts.items()
+            if (text := _text(path)) is not None  # the data may not be here
+        }
+        blocks = (
+            "".join(f"{name + ':':11}{line}\n" for name, line in zip(columns, lines, strict=True))
+            for lines in zip(*columns.values(), strict=False)
+        )
+        yield f"examples/{split}.txt", "\n".join(blocks)
+
+
+def sync_run(client: MlflowClient, experiment: str, outputs: Outputs) -> str:
+    """Make or complete the run of a model. Returns what was done, in words."""
+    found = runs.find(client, experiment, outputs.description)
+    runs.supersede(client, found[1:])
+    digest = outputs.digest()
+    if not found:
+        started = outputs.ended - sum(outputs.epoch_seconds)
+        tags = {"mlflow.source.name": "rnnmt sync", "dvc.stage": f"train@{outputs.label}"}
+        run = runs.create(client, experiment, outputs.description, started, tags)
+        done = "created"
+    elif found[0].data.tags.get("synced") == digest and found[0].info.status == "FINISHED":
+        return "up to date"
+    else:
+        run, done = found[0], "completed"
+    _complete(client, run, outputs)
+    # Last, so that a sync that was interrupted is done again.
+    client.set_tag(run.info.run_id, "synced", digest)
+    return done
+
+
+def _complete(client: MlflowClient, run: Run, outputs: Outputs) -> None:
+    run_id = run.info.run_id
+    runs.describe(client, run, outputs.description)
+    runs.log_metrics(client, run_id, _missing_metrics(client, run, outputs))
+    for name, text in outputs.artifacts.items():
+        client.log_text(run_id, text, name)
+    if run.info.status != "FINISHED":
+        client.set_terminated(run_id, "FINISHED", round(outputs.ended * 1000))
+
+
+def _missing_metrics(client: MlflowClient, run: Run, outputs: Outputs) -> Iterator[Metric]:
+    known = run.data.metrics
+    for name in (column for column in outputs.rows[0] if column != "step"):
+        steps = runs.steps(client, run.info.run_id, name) if name in known else set()
+        for row, end in zip(outputs.rows, outputs.epoch_ends(), strict=True):
+            if int(row["step"]) not in steps:
+                yield Metric(name, row[name], round(end * 1000), int(row["step"]))
+    last = int(outputs.rows[-1]["step"])
+    for name, value in outputs.results.items():
+        if known.get(name) != value:
+            yield Metric(name, float(value), round(outputs.ended * 1000), last)
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    rows = csv.DictReader((_text(path) or "").splitlines())
+    try:
+        return [{name: float(value) for name, value in row.items()} for row in rows]
+    except (TypeError, ValueError):
+        raise UserError(f"{path}:{rows.line_num}: expected numbers; repeat the training") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a file, empty where there is no file."""
+    text = _text(path)
+    try:
+        values = json.loads(text or "{}")
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); make it again with dvc repro") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a JSON object; make it again with dvc repro")
+    return values
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8: {error}") from None
+
+
+if __name__ == "__main__":
+    run_main(main)

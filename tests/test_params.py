@@ -1,0 +1,404 @@
+"""params.yaml and the recipes: every one parses, and every mistake is named with its place."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dvc.utils.serialize import load_yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from rnnmt import params
+from rnnmt.corpora import settings as corpus_settings
+from rnnmt.corpora.clean import CleaningSettings
+from rnnmt.dataset.tokenizer import TokenizerSettings
+from rnnmt.errors import UserError
+from rnnmt.model.settings import ModelSettings, TrainSettings, variant
+from rnnmt.params import Settings
+from rnnmt.scoring.settings import EvaluateSettings
+from rnnmt.search.settings import DecodeSettings
+
+ROOT = Path(__file__).parent.parent
+DEFAULTS = ROOT / "params.yaml"
+SHIPPED = [DEFAULTS, *sorted((ROOT / "recipes").glob("*.yaml"))]
+SCHEMAS: dict[str, type[Settings]] = {
+    "cleaning": CleaningSettings,
+    "tokenizer": TokenizerSettings,
+    "model": ModelSettings,
+    "train": TrainSettings,
+    "decode": DecodeSettings,
+    "evaluate": EvaluateSettings,
+}
+# Every section of a small file; a test replaces lines of it.
+TEXT = """\
+seeds: [1, 2]
+threads: 2
+corpus: {name: toy, source: bundled, seed: 1, sizes: {train: 9, valid: 3, test: 3}}
+cleaning: {max_words: 100, max_length_ratio: 4.0, drop_identical: true, drop_duplicates: true}
+tokenizer: {algorithm: bpe, joint: true, vocabulary: 400, byte_fallback: true}
+model:
+  cell: lstm
+  attention: general
+  embedding: 8
+  hidden: 8
+  encoder_layers: 1
+  decoder_layers: 1
+  dropout: 0.2
+  tie_embeddings: true
+train:
+  batch_tokens: 100
+  max_epochs: 2
+  patience: 2
+  monitor: val/bleu
+  learning_rate: 0.002
+  warmup_steps: 2
+  schedule: cosine
+  label_smoothing: 0.1
+  gradient_clip: 1.0
+  weight_decay: 0.0
+  precision: float32
+  checkpoint_seconds: 60
+decode: {beam: 5, nbest: 3, length_penalty: 1.0, max_length_ratio: 3.0, batch_sentences: 64}
+evaluate: {bootstrap_samples: 1000, confidence: 0.95, seed: 12345}
+variants:
+  x: {cell: gru}
+  y:
+    attention: none
+    learning_rate: 0.5
+  z:
+"""
+
+
+@pytest.fixture
+def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """use(old, new): the small file, with one line replaced, is the settings file from now on."""
+
+    def write(old: str = "", new: str = "") -> Path:
+        assert TEXT.count(old) == 1 or not old
+        file = tmp_path / "params.yaml"
+        file.write_text(TEXT.replace(old, new) if old else TEXT, encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("RNNMT_PARAMS", raising=False)
+        return file
+
+    return write
+
+
+def check_everything() -> None:
+    """Read each section as its stage does."""
+    for section, schema in SCHEMAS.items():
+        params.load(section, schema)
+    corpus_settings.load()
+    assert params.seeds()
+    assert params.threads() >= 1
+    for name in params.variants():
+        variant(name)
+
+
+def message_of(check: Callable[[], object] = check_everything) -> str:
+    with pytest.raises(UserError) as caught:
+        check()
+    return str(caught.value)
+
+
+def line_of(text: str, start: str) -> int:
+    [line] = [i for i, x in enumerate(text.splitlines(), 1) if x.strip().startswith(start)]
+    return line
+
+
+# --- what is shipped ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
+def test_what_is_shipped_parses(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNMT_PARAMS", str(file))
+    check_everything()
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
+def test_dvc_reads_the_same(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its own reader, types included: 1 is not 1.0 and neither is "1"."""
+    monkeypatch.setenv("RNNMT_PARAMS", str(file))
+    assert repr(load_yaml(str(file))) == repr(params.read())
+
+
+def leaves(node: Node, at: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], int]]:
+    """Key path and line (from 0) of every scalar and list beneath `node`."""
+    if not isinstance(node, MappingNode):
+        return [(at, node.start_mark.line)]
+    found = []
+    for key, value in node.value:
+        path = (*at, key.value)
+        found += (
+            leaves(value, path) if isinstance(value, MappingNode) else [(path, key.start_mark.line)]
+        )
+    return found
+
+
+def ends(node: Node) -> list[tuple[int, int]]:
+    """Line and column where every scalar and every [] and {} beneath `node` ends."""
+    children = []
+    if isinstance(node, MappingNode):
+        children = [child for pair in node.value for child in pair]
+    elif isinstance(node, SequenceNode):
+        children = node.value
+    # The end mark of a block stands where the next thing begins.
+    own = isinstance(node, ScalarNode) or node.flow_style
+    mark = [(node.end_mark.line, node.end_mark.column)] if own else []
+    return [end for child in children for end in ends(child)] + mark
+
+
+def uncommented(text: str) -> list[str]:
+    """The keys outside `variants` without a comment on their line."""
+    root = YAML(pure=True).compose(text)
+    lines, last = text.splitlines(), dict(sorted(ends(root)))
+    return [
+        ".".join(path)
+        for path, line in leaves(root)
+        if path[0] != "variants" and not re.match(r"\s+# *\w", lines[line][last[line] :])
+    ]
+
+
+def test_every_key_has_a_comment_on_its_line() -> None:
+    assert uncommented(DEFAULTS.read_text(encoding="utf-8")) == []
+
+
+def test_a_missing_comment_would_be_seen() -> None:
+    text = "a: 1  # yes\nb: 'no # one'\nc:\n  d: {e: 1, f: 2}  # two\n  g: [1, 2]\n  h: 1  #\n"
+    assert uncommented(text) == ["b", "c.g", "c.h"]
+
+
+# --- what a variant changes -----------------------------------------------------------------------
+
+
+def test_a_variant_overrides_model_and_train(use: Callable[..., Path]) -> None:
+    use()
+    base = params.load("model", ModelSettings), params.load("train", TrainSettings)
+    assert variant("z") == base
+    assert variant("x") == (base[0].model_copy(update={"cell": "gru"}), base[1])
+    assert variant("y") == (
+        base[0].model_copy(update={"attention": "none"}),
+        base[1].model_copy(update={"learning_rate": 0.5}),
+    )
+    assert params.variants() == ["x", "y", "z"]
+
+
+def test_an_unknown_variant_is_told_which_there_are(use: Callable[..., Path]) -> None:
+    use()
+    message = message_of(lambda: variant("w"))
+    assert re.search(r"params\.yaml.*'w'.*x, y, z", message)
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+# What is replaced, by what, the key path in the message, and more of the message.
+MISTAKES = {
+    "unknown section": ("threads: 2", "threads: 2\nmodels: {}", "models", "unknown key"),
+    "misspelt section": ("threads: 2", "thread: 2", "thread", "did you mean 'threads'"),
+    "unknown key": ("  hidden: 8", "  hidden: 8\n  colour: red", "model.colour", "unknown key"),
+    "misspelt key": ("  dropout: 0.2", "  droput: 0.2", "model.droput", "did you mean 'dropout'"),
+    "misspelt in variant": ("  x: {cell: gru}", "  x: {cel: gru}", "variants.x.cel", "mean 'cell'"),
+    "decode key in variant": ("  x: {cell", "  x: {beam: 2, cell", "variants.x.beam", "unknown"),
+    "missing key": ("  embedding: 8\n", "", "model.embedding", "missing"),
+    "text for number": ("  hidden: 8", "  hidden: wide", "model.hidden", "'wide'"),
+    "number as text": ("  hidden: 8", '  hidden: "8"', "model.hidden", "'8'"),
+    "fraction for whole": ("  hidden: 8", "  hidden: 8.5", "model.hidden", "8.5"),
+    "whole as fraction": ("  hidden: 8", "  hidden: 8.0", "model.hidden", "8.0"),
+    "true for number": ("  hidden: 8", "  hidden: true", "model.hidden", "True"),
+    "number for true": ("tie_embeddings: true", "tie_embeddings: 1", "model.tie_embeddings", "1"),
+    "yaml 1.1 truth": ("embeddings: true", "embeddings: yes", "model.tie_embeddings", "yes"),
+    "nothing": ("  hidden: 8", "  hidden:", "model.hidden", "None"),
+    "list": ("  hidden: 8", "  hidden: [8, 8]", "model.hidden", "[8, 8]"),
+    "odd": ("  hidden: 8", "  hidden: 7", "model", "even"),
+    "zero": ("  hidden: 8", "  hidden: 0", "model.hidden", "0"),
+    "negative": ("  patience: 2", "  patience: -1", "train.patience", "-1"),
+    "negative rate": ("rate: 0.002", "rate: -1e-3", "train.learning_rate", "-0.001"),
+    "not a number": ("rate: 0.002", "rate: .nan", "train.learning_rate", "nan"),
+    "infinite": ("gradient_clip: 1.0", "gradient_clip: .inf", "train.gradient_clip", "inf"),
+    "beyond one": ("  dropout: 0.2", "  dropout: 1.0", "model.dropout", "less than 1"),
+    "no such choice": ("  cell: lstm", "  cell: LSTM", "model.cell", "'lstm'"),
+    "no is text": ("  attention: general", "  attention: no", "model.attention", "'no'"),
+    "wrong in variant": ("  x: {cell: gru}", "  x: {cell: elman}", "variants.x.cell", "elman"),
+    "variant is text": ("  x: {cell: gru}", "  x: gru", "variants.x", "'gru'"),
+    "variant is a list": ("  x: {cell: gru}", "  x: []", "variants.x", "[]"),
+    "variant is false": ("  x: {cell: gru}", "  x: false", "variants.x", "False"),
+    "variant's name": ("  x: {cell: gru}", "  X_1: {cell: gru}", "variants.X_1", "a-z"),
+    "variant's name a number": ("  x: {cell: gru}", "  1: {cell: gru}", "variants.1", "a-z"),
+    "variants": ("variants:\n", "variants: 3\nmodel_:\n", "model_", "unknown"),
+    "section is text": ("evaluate: {", "evaluate: all #{", "evaluate", "'all'"),
+    "nbest beyond beam": ("nbest: 3", "nbest: 6", "decode", "nbest (6) cannot exceed beam (5)"),
+    "threads": ("threads: 2", "threads: 0", "threads", "0"),
+    "threads true": ("threads: 2", "threads: true", "threads", "True"),
+    "seeds empty": ("seeds: [1, 2]", "seeds: []", "seeds", "distinct"),
+    "seeds twice": ("seeds: [1, 2]", "seeds: [1, 1]", "seeds", "distinct"),
+    "seeds negative": ("seeds: [1, 2]", "seeds: [-1]", "seeds", "distinct"),
+    "seeds a number": ("seeds: [1, 2]", "seeds: 1", "seeds", "list"),
+    "corpus name": ("{name: toy", "{name: ../toy", "corpus.name", "../toy"),
+    "corpus source": ("source: bundled", "source: bundle", "corpus.source", "bundle"),
+    "corpus key": ("source: bundled, seed", "source: bundled, sead", "corpus.sead", "'seed'"),
+    "corpus sizes": ("valid: 3", "valid: 0", "corpus.sizes.valid", "0"),
+    "corpus without test": (", test: 3", "", "corpus.sizes", "test set"),
+    "ratio": ("max_length_ratio: 4.0", "max_length_ratio: 0.5", "cleaning.max_length_ratio", "0.5"),
+    "vocabulary": ("vocabulary: 400", "vocabulary: 1", "tokenizer.vocabulary", "1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_with_file_line_and_key(mistake: str, use: Callable[..., Path]) -> None:
+    old, new, key, more = MISTAKES[mistake]
+    text = use(old, new).read_text(encoding="utf-8")
+    message = message_of()
+    # The line where the key stands; that of its section where the key is missing.
+    changed = line_of(text, "model:") if mistake == "missing key" else None
+    if changed is None:
+        name = key.split(".")[-1]
+        in_flow = [i for i, x in enumerate(text.splitlines(), 1) if re.search(rf"\b{name}:", x)]
+        section = line_of(text, key.split(".")[0] + ":")
+        changed = min(i for i in in_flow if i >= section)
+    assert message.startswith(f"params.yaml:{changed}: {key}: "), message
+    assert more in message
+    assert "\n" not in message
+
+
+def test_a_missing_section_is_named(use: Callable[..., Path]) -> None:
+    for section in params.SECTIONS:
+        file = use()
+        lines = YAML(typ="safe", pure=True).load(TEXT)
+        del lines[section]
+        with file.open("w", encoding="utf-8") as out:
+            YAML(typ="safe", pure=True).dump(lines, out)
+        assert re.search(rf"^params\.yaml: .*'{section}'.*missing", message_of(params.read))
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        ("threads: 2\nthreads: 3", 3),  # which of them should count?
+        ("threads: [2", None),
+        ("threads: {a: 1, a: 2}", 2),
+        ("\tthreads: 2", 2),
+        ("threads: *nothing", 2),
+        ("threads: !!python/object/apply:os.getcwd []", 2),
+    ],
+    ids=str,
+)
+def test_what_is_not_yaml_is_named_with_its_line(
+    broken: str, line: int | None, use: Callable[..., Path]
+) -> None:
+    use("threads: 2", broken)
+    message = message_of(params.read)
+    assert re.match(r"params\.yaml:\d+: not valid YAML: ", message), message
+    if line:
+        assert message.startswith(f"params.yaml:{line}: ")
+
+
+@pytest.mark.parametrize("content", [b"", b"- 1\n", b"hello", b"# only a comment\n"], ids=repr)
+def test_a_file_without_sections(content: bytes, use: Callable[..., Path]) -> None:
+    use().write_bytes(content)
+    assert message_of(params.read).startswith("params.yaml: ")
+
+
+def test_a_file_that_is_not_utf_8(use: Callable[..., Path]) -> None:
+    use().write_bytes(b"threads: \xff\n")
+    assert message_of(params.read).startswith("params.yaml: not UTF-8")
+
+
+def test_a_file_that_is_not_there(use: Callable[..., Path]) -> None:
+    use().unlink()
+    assert message_of(params.read).startswith("params.yaml: no such file")
+
+
+def test_a_file_that_is_a_folder(use: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """RNNMT_PARAMS=recipes, say."""
+    monkeypatch.setenv("RNNMT_PARAMS", str(use().parent))
+    assert message_of(params.read).startswith(str(params.path()))
+
+
+def test_every_mistake_of_a_section_is_told_at_once(use: Callable[..., Path]) -> None:
+    use("  hidden: 8\n", "  hidden: -8\n")
+    file = Path("params.yaml")
+    file.write_text(file.read_text().replace("  dropout: 0.2", "  dropout: 2.0"))
+    lines = message_of(lambda: params.load("model", ModelSettings)).splitlines()
+    assert [re.match(r"params\.yaml:\d+: model\.(\w+): ", line)[1] for line in lines] == [
+        "hidden",
+        "dropout",
+    ]
+
+
+# --- what YAML makes of a value -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [("1e-3", 0.001), ("1E-3", 0.001), ("2", 2.0), (".5", 0.5)]
+)
+def test_numbers_are_what_they_look_like(
+    written: str, value: float, use: Callable[..., Path]
+) -> None:
+    use("rate: 0.002", f"rate: {written}")
+    assert params.load("train", TrainSettings).learning_rate == value
+
+
+@pytest.mark.parametrize("name", ["no", "on", "y", "off"])
+def test_a_word_is_text_even_where_older_yaml_had_a_truth(
+    name: str, use: Callable[..., Path]
+) -> None:
+    use("  z:", f"  {name}-1:")
+    assert params.variants()[-1] == f"{name}-1"
+    use("{name: toy", f"{{name: {name}")
+    assert params.corpus_name() == name
+
+
+def test_settings_are_frozen(use: Callable[..., Path]) -> None:
+    use()
+    settings = params.load("model", ModelSettings)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.hidden = 3
+
+
+# --- through a stage's command --------------------------------------------------------------------
+
+COMMANDS = {
+    "unknown section": ("train", "threads: 2", "threads: 2\nmodels: {}"),
+    "misspelt key": ("train", "  dropout: 0.2", "  droput: 0.2"),
+    "wrong type": ("train", "  hidden: 8", "  hidden: wide"),
+    "duplicate key": ("train", "  hidden: 8", "  hidden: 8\n  hidden: 8"),
+    "variant": ("train", "  x: {cell: gru}", "  x: 3"),
+    "corpus without name": ("train", "{name: toy, ", "{"),
+    "corpus is a list": ("decode", "corpus: {", "corpus: [] #{"),
+}
+
+
+@pytest.mark.parametrize("mistake", COMMANDS)
+def test_a_stage_says_it_in_one_line(mistake: str, use: Callable[..., Path]) -> None:
+    stage, old, new = COMMANDS[mistake]
+    file = use(old, new)
+    result = subprocess.run(
+        [sys.executable, "-m", f"rnnmt.stages.{stage}", "x", "1"],
+        cwd=file.parent,
+        env={k: v for k, v in os.environ.items() if k != "RNNMT_PARAMS"},
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in result.stderr, result.stderr
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert re.fullmatch(r"rnnmt: error: params\.yaml:\d+: [^\n]+\n", result.stderr), result.stderr
+    assert os.listdir(file.parent) == ["params.yaml"]
+
+
+def test_a_stage_says_that_there_is_no_file(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "rnnmt.stages.train", "x", "1"],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "RNNMT_PARAMS"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert re.fullmatch(r"rnnmt: error: params\.yaml: no such file[^\n]*\n", result.stderr)

@@ -1,0 +1,615 @@
+"""Beam search against exact enumeration and plain references, and with real models.
+
+The pure part searches tables: what may follow a prefix is a random function of the prefix.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rnnmt.dataset.batch import pad
+from rnnmt.dataset.tokenizer import BOS, EOS, Tokenizer, TokenizerSettings, train
+from rnnmt.model.folder import TrainedModel
+from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
+from rnnmt.model.settings import ModelSettings
+from rnnmt.search.beam import Hypothesis, Step, beam_search, score
+from rnnmt.search.translator import Translation, Translator
+
+torch.set_num_threads(1)
+
+FUZZ = settings(max_examples=80, deadline=None, derandomize=True)
+Prefix = tuple[int, ...]
+START, END = 0, 1  # of the tables; END is one of the tokens that may follow, and so is START
+WIDTH = 3  # of the tables' attention
+
+
+class Prefixes(tuple[tuple[int, Prefix], ...]):
+    """The state of a search in tables: sentence and prefix of each live hypothesis."""
+
+    def select(self, rows: Tensor) -> Prefixes:
+        return Prefixes(self[row] for row in rows.tolist())
+
+
+class Tables:
+    """Log-probabilities (V,) of the next token, for every sentence and every prefix.
+
+    random      no two are alike
+    ties        multiples of 1/4, so that sums are exact and many are equal
+    impossible  as `random`, a third of them minus infinity
+    endless     as `random`, but nothing ever ends
+    brief       nothing is possible but the end
+    flat        all are equal
+    """
+
+    KINDS = ("random", "ties", "impossible", "endless", "brief", "flat")
+
+    def __init__(self, kind: str, size: int, seed: int) -> None:
+        self.kind, self.size, self.seed = kind, size, seed
+        self.seen: dict[tuple[int, Prefix], Tensor] = {}
+
+    def log_probs(self, sentence: int, prefix: Prefix) -> Tensor:
+        key = sentence, prefix
+        if key not in self.seen:
+            self.seen[key] = self._make(np.random.default_rng([self.seed, sentence, *prefix]))
+        return self.seen[key]
+
+    def _make(self, random: np.random.Generator) -> Tensor:
+        if self.kind == "ties":
+            return torch.from_numpy(-random.integers(0, 5, self.size) / 4.0).float()
+        logits = torch.from_numpy(random.normal(size=self.size) * 2.0).float()
+        if self.kind == "impossible":
+            logits[torch.from_numpy(random.random(self.size) < 1 / 3)] = -math.inf
+            if torch.isneginf(logits).all():
+                return logits
+        if self.kind == "endless":
+            logits[END] = -math.inf
+        if self.kind == "brief":
+            logits[torch.arange(self.size) != END] = -math.inf
+        if self.kind == "flat":
+            logits.zero_()
+        return logits.log_softmax(dim=0)
+
+    def attention(self, sentence: int, prefix: Prefix) -> list[float]:
+        """Of the step after `prefix`; no other prefix has the same."""
+        weights = np.random.default_rng([7, sentence, *prefix]).random(WIDTH)
+        return [float(w) for w in (weights / weights.sum()).astype(np.float32)]
+
+    def step(self, tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
+        pairs = zip(state, tokens.tolist(), strict=True)
+        after = Prefixes((sentence, (*prefix, token)) for (sentence, prefix), token in pairs)
+        attention = torch.tensor([self.attention(*key) for key in after])
+        return Step(torch.stack([self.log_probs(*key) for key in after]), after, attention)
+
+    def search(self, sentences: Sequence[int], limits: Sequence[int], **options: Any) -> Any:
+        options = {"nbest": 1, "length_penalty": 0.0, **options}
+        start = Prefixes((sentence, ()) for sentence in sentences)
+        return beam_search(self.step, start, list(limits), bos=START, eos=END, **options)
+
+    def step_sum(self, sentence: int, ids: Prefix, limit: int) -> float:
+        """The log-probability of all tokens, with <EOS> unless the limit leaves no room for it."""
+        tokens = [*ids, END][:limit]
+        steps = [
+            float(self.log_probs(sentence, (START, *ids[:t]))[token])
+            for t, token in enumerate(tokens)
+        ]
+        return math.fsum(steps)
+
+
+class Found(NamedTuple):
+    score: float
+    log_prob: float
+    ids: Prefix
+
+
+def ranked(
+    ended: list[tuple[float, Prefix]], cut: list[tuple[float, Prefix]], limit: int, penalty: float
+) -> list[Found]:
+    found = [Found(x / (len(ids) + 1) ** penalty, x, ids) for x, ids in ended]
+    if not ended:
+        found = [Found(x / limit**penalty, x, ids) for x, ids in cut]
+    return sorted(found, key=lambda f: -f.score)
+
+
+def enumerate_all(tables: Tables, sentence: int, limit: int, penalty: float) -> list[Found]:
+    """Every possible translation, best first; those cut off only if none ends."""
+    ended: list[tuple[float, Prefix]] = []
+    cut: list[tuple[float, Prefix]] = []
+
+    def visit(prefix: Prefix, log_prob: float) -> None:
+        for token, x in enumerate(tables.log_probs(sentence, (START, *prefix)).tolist()):
+            if x == -math.inf:
+                continue
+            if token == END:
+                ended.append((log_prob + x, prefix))
+            elif len(prefix) + 1 == limit:
+                cut.append((log_prob + x, (*prefix, token)))
+            else:
+                visit((*prefix, token), log_prob + x)
+
+    visit((), 0.0)
+    return ranked(ended, cut, limit, penalty)
+
+
+def plain_beam(tables: Tables, sentence: int, limit: int, beam: int, penalty: float) -> list[Found]:
+    """Beam search in loops, of one sentence, that never stops early."""
+    live: list[tuple[float, Prefix]] = [(0.0, ())]
+    ended: list[tuple[float, Prefix]] = []
+    for _ in range(limit):
+        extensions = [
+            (total + x, prefix, token)
+            for total, prefix in live
+            for token, x in enumerate(tables.log_probs(sentence, (START, *prefix)).tolist())
+            if x > -math.inf
+        ]
+        best = heapq.nlargest(beam - len(ended), extensions, key=lambda e: e[0])
+        ended += [(x, prefix) for x, prefix, token in best if token == END]
+        live = [(x, (*prefix, token)) for x, prefix, token in best if token != END]
+    return ranked(ended, live, limit, penalty)
+
+
+PENALTIES = st.sampled_from([-2.0, -1.0, -0.3, 0.0, 0.6, 1.0, 2.0, 3.5])
+SEEDS = st.integers(0, 2**20)
+KINDS = st.sampled_from(Tables.KINDS)
+LIMITS = st.lists(st.integers(1, 4), min_size=1, max_size=4)
+
+
+# --- as a pure function -------------------------------------------------------------------------
+
+
+@FUZZ
+@given(KINDS, st.integers(2, 4), SEEDS, LIMITS, st.integers(1, 9), PENALTIES)
+def test_a_beam_that_holds_everything_finds_the_exact_n_best(
+    kind: str, size: int, seed: int, limits: list[int], nbest: int, penalty: float
+) -> None:
+    tables = Tables(kind, size, seed)
+    beam = size ** max(limits)
+    found = tables.search(
+        range(len(limits)), limits, beam=beam, nbest=nbest, length_penalty=penalty
+    )
+    for sentence, (limit, hypotheses) in enumerate(zip(limits, found, strict=True)):
+        everything = enumerate_all(tables, sentence, limit, penalty)
+        if not everything:
+            assert all(h.log_prob == h.score == -math.inf for h in hypotheses)
+            continue
+        expected = everything[:nbest]
+        assert [h.score for h in hypotheses] == pytest.approx(
+            [e.score for e in expected], rel=1e-5, abs=1e-6
+        )
+        # Of equals any may be found, but each one once and with its own score.
+        known = {e.ids: e for e in everything}
+        assert len({h.ids for h in hypotheses}) == len(hypotheses)
+        for h in hypotheses:
+            assert h.score == pytest.approx(known[h.ids].score, rel=1e-5, abs=1e-6)
+        if kind == "random":
+            assert [h.ids for h in hypotheses] == [e.ids for e in expected]
+
+
+@FUZZ
+@given(
+    st.sampled_from(["random", "impossible", "endless", "brief"]),
+    st.integers(2, 9),
+    SEEDS,
+    LIMITS,
+    st.integers(1, 6),
+    st.integers(1, 8),
+    PENALTIES,
+)
+def test_stopping_early_changes_nothing(
+    kind: str, size: int, seed: int, limits: list[int], beam: int, nbest: int, penalty: float
+) -> None:
+    """Against a beam search that always goes on to the end; beams wider than the vocabulary too."""
+    tables = Tables(kind, size, seed)
+    limits = [2 * limit for limit in limits]
+    found = tables.search(
+        range(len(limits)), limits, beam=beam, nbest=nbest, length_penalty=penalty
+    )
+    for sentence, (limit, hypotheses) in enumerate(zip(limits, found, strict=True)):
+        expected = plain_beam(tables, sentence, limit, beam, penalty)[:nbest]
+        if not expected:
+            assert all(h.log_prob == h.score == -math.inf for h in hypotheses)
+            continue
+        assert [h.ids for h in hypotheses] == [e.ids for e in expected]
+        for h, e in zip(hypotheses, expected, strict=True):
+            assert h.log_prob == pytest.approx(e.log_prob, rel=1e-5, abs=1e-6)
+            assert h.score == pytest.approx(e.score, rel=1e-5, abs=1e-6)
+
+
+@FUZZ
+@given(KINDS, st.integers(2, 9), SEEDS, LIMITS, st.integers(1, 6), PENALTIES)
+def test_a_hypothesis_adds_up(
+    kind: str, size: int, seed: int, limits: list[int], beam: int, penalty: float
+) -> None:
+    """log_prob, score and attention are those of its own tokens; the list is in order."""
+    tables = Tables(kind, size, seed)
+    found = tables.search(range(len(limits)), limits, beam=beam, nbest=beam, length_penalty=penalty)
+    assert len(found) == len(limits)
+    for sentence, (limit, hypotheses) in enumerate(zip(limits, found, strict=True)):
+        assert 1 <= len(hypotheses) <= beam
+        scores = [h.score for h in hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        assert len({h.ids for h in hypotheses}) == len(hypotheses)
+        for h in hypotheses:
+            assert END not in h.ids
+            assert len(h.ids) <= limit
+            if h.log_prob == -math.inf:
+                continue
+            steps = min(len(h.ids) + 1, limit)
+            total = tables.step_sum(sentence, h.ids, limit)
+            assert h.log_prob == pytest.approx(total, rel=1e-5, abs=1e-6)
+            assert h.score == pytest.approx(h.log_prob / steps**penalty, rel=1e-9)
+            assert h.attention is not None
+            assert h.attention.tolist() == [
+                tables.attention(sentence, (START, *h.ids[:t])) for t in range(steps)
+            ]
+
+
+@FUZZ
+@given(KINDS, st.integers(2, 40), SEEDS, LIMITS, PENALTIES)
+def test_beam_one_is_greedy(
+    kind: str, size: int, seed: int, limits: list[int], penalty: float
+) -> None:
+    """Every token is a likeliest one, of equals any."""
+    tables = Tables(kind, size, seed)
+    limits = [2 * limit for limit in limits]
+    found = tables.search(range(len(limits)), limits, beam=1, length_penalty=penalty)
+    for sentence, (limit, [hypothesis]) in enumerate(zip(limits, found, strict=True)):
+        ids = hypothesis.ids
+        for t, token in enumerate([*ids, END][:limit]):
+            log_probs = tables.log_probs(sentence, (START, *ids[:t]))
+            if t == len(ids) and log_probs.max() == -math.inf:
+                assert hypothesis.log_prob == -math.inf
+            else:
+                assert log_probs[token] == log_probs.max()
+
+
+@FUZZ
+@given(KINDS, st.integers(2, 9), SEEDS, LIMITS, st.integers(1, 6), PENALTIES)
+def test_a_wider_nbest_list_begins_with_the_narrower_one(
+    kind: str, size: int, seed: int, limits: list[int], beam: int, penalty: float
+) -> None:
+    tables = Tables(kind, size, seed)
+    limits = [2 * limit for limit in limits]
+
+    def found(nbest: int) -> list[list[tuple[Prefix, float, float]]]:
+        lists = tables.search(
+            range(len(limits)), limits, beam=beam, nbest=nbest, length_penalty=penalty
+        )
+        return [[(h.ids, h.log_prob, h.score) for h in hypotheses] for hypotheses in lists]
+
+    narrower = found(1)
+    for nbest in range(2, beam + 3):
+        wider = found(nbest)
+        for few, more in zip(narrower, wider, strict=True):
+            assert more[: len(few)] == few
+            assert len(more) <= min(nbest, beam)
+        narrower = wider
+
+
+@FUZZ
+@given(
+    st.sampled_from(["random", "impossible", "endless", "brief"]),
+    st.integers(2, 30), SEEDS, st.integers(1, 12), st.integers(1, 3), PENALTIES,
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 6)), min_size=1, max_size=5),
+)  # fmt: skip
+def test_the_batch_never_changes_a_hypothesis(
+    kind: str,
+    size: int,
+    seed: int,
+    beam: int,
+    nbest: int,
+    penalty: float,
+    batch: list[tuple[int, int]],
+) -> None:
+    tables = Tables(kind, size, seed)
+    options = {"beam": beam, "nbest": nbest, "length_penalty": penalty}
+    together = tables.search([s for s, _ in batch], [limit for _, limit in batch], **options)
+    for (sentence, limit), hypotheses in zip(batch, together, strict=True):
+        [alone] = tables.search([sentence], [limit], **options)
+        assert [h[:3] for h in hypotheses] == [h[:3] for h in alone]
+        for one, other in zip(hypotheses, alone, strict=True):
+            np.testing.assert_array_equal(one.attention, other.attention)
+
+
+@pytest.mark.parametrize("kind", ["ties", "flat"])
+def test_the_batch_never_changes_a_hypothesis_not_even_among_equals(kind: str) -> None:
+    """Which of two equals is kept must not depend on the size of what is sorted."""
+    for seed in range(30):
+        tables, random = Tables(kind, 5 + seed % 20, seed), np.random.default_rng(seed)
+        sentences, limits = random.integers(10, size=4), random.integers(1, 7, size=4)
+        options = {"beam": 3 + 3 * (seed % 6), "nbest": 3}
+        together = tables.search(sentences, limits.tolist(), **options)
+        for sentence, limit, hypotheses in zip(sentences, limits, together, strict=True):
+            [alone] = tables.search([sentence], [int(limit)], **options)
+            assert [h[:3] for h in hypotheses] == [h[:3] for h in alone]
+
+
+class Hopeless(Tables):
+    """Sentence 0 can make two tokens and nothing more; sentence 1 cannot even begin."""
+
+    def log_probs(self, sentence: int, prefix: Prefix) -> Tensor:
+        log_probs = super().log_probs(sentence, prefix)
+        if sentence == 1 or (sentence == 0 and len(prefix) == 3):
+            return torch.full_like(log_probs, -math.inf)
+        if sentence == 0:
+            return torch.where(torch.arange(self.size) == END, -math.inf, log_probs)
+        return log_probs
+
+
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, 1.0])
+@pytest.mark.parametrize("beam", [1, 2, 7])
+def test_a_sentence_for_which_nothing_is_possible_disturbs_no_other(
+    beam: int, penalty: float
+) -> None:
+    tables, usual = Hopeless("random", 5, 3), Tables("random", 5, 3)
+    options = {"beam": beam, "nbest": beam, "length_penalty": penalty}
+    sentences, limits = [2, 1, 3, 0, 1, 4], [6, 5, 4, 6, 1, 6]
+    found = tables.search(sentences, limits, **options)
+    for sentence, limit, hypotheses in zip(sentences, limits, found, strict=True):
+        if sentence == 1:
+            assert hypotheses == [Hypothesis((), -math.inf, -math.inf, None, ended=False)]
+        elif sentence == 0:
+            assert all(h.log_prob == h.score == -math.inf for h in hypotheses)
+        else:
+            [alone] = usual.search([sentence], [limit], **options)
+            assert [h[:3] for h in hypotheses] == [h[:3] for h in alone]
+    assert (
+        tables.search([1, 1], [3, 3], **options)
+        == [[Hypothesis((), -math.inf, -math.inf, None, ended=False)]] * 2
+    )
+
+
+def test_no_sentences_give_no_translations() -> None:
+    assert Tables("random", 3, 0).search([], [], beam=2) == []
+
+
+def test_without_attention_a_hypothesis_has_none() -> None:
+    tables = Tables("random", 3, 0)
+
+    def step(tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
+        return tables.step(tokens, state)._replace(attention=None)
+
+    found = beam_search(
+        step, Prefixes([(0, ()), (1, ())]), [4, 4], bos=START, eos=END, beam=3, nbest=3
+    )
+    assert [h.attention for hypotheses in found for h in hypotheses] == [None] * sum(
+        map(len, found)
+    )
+
+
+def test_it_stops_when_no_live_hypothesis_can_win() -> None:
+    """An end that is all but certain; and never more than `beam` rows for a sentence."""
+    tables = Tables("random", 6, 1)
+    rows: list[int] = []
+
+    def sure(tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
+        rows.append(len(tokens))
+        step = tables.step(tokens, state)
+        log_probs = torch.full_like(step.log_probs, -20.0)
+        log_probs[:, END] = -0.001
+        return step._replace(log_probs=log_probs)
+
+    def steps(**options: Any) -> list[int]:
+        rows.clear()
+        start = Prefixes([(0, ()), (1, ())])
+        beam_search(sure, start, [50, 50], bos=START, eos=END, beam=4, **options)
+        return list(rows)
+
+    assert steps() == [2]
+    assert steps(nbest=4) == [2, 6]  # one ended first, so that three are left for each sentence
+    assert steps(length_penalty=1.0) == [2]  # -20 / 50 is still worse than -0.001
+
+
+def test_it_goes_on_where_a_longer_hypothesis_can_still_win() -> None:
+    """With a length penalty the first to end need not be the best: -0.5 / 1 < -1.4 / 4.
+
+    Nor need it be in sight after the next step: -1.2 / 2 < -0.5.
+    """
+    steps = {
+        (0,): {END: -0.5, 2: -1.2},
+        (0, 2): {2: -0.1},
+        (0, 2, 2): {2: -0.05},
+        (0, 2, 2, 2): {END: -0.05},
+    }
+
+    def step(tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
+        pairs = zip(state, tokens.tolist(), strict=True)
+        after = Prefixes((b, (*prefix, token)) for (b, prefix), token in pairs)
+        log_probs = torch.full((len(after), 3), -9.0)
+        for row, (_, prefix) in enumerate(after):
+            for token, x in steps.get(prefix, {}).items():
+                log_probs[row, token] = x
+        return Step(log_probs, after, None)
+
+    def best(penalty: float) -> Prefix:
+        start, marks = Prefixes([(0, ())]), {"bos": START, "eos": END}
+        return beam_search(step, start, [5], beam=2, length_penalty=penalty, **marks)[0][0].ids
+
+    assert best(0.0) == ()
+    assert best(1.0) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("penalty", [-1.5, 0.0, 0.7, 2.0])
+def test_score_is_log_prob_over_a_power_of_the_length(penalty: float) -> None:
+    for length in (1, 2, 17):
+        assert score(-3.0, length, penalty) == pytest.approx(-3.0 / math.pow(length, penalty))
+
+
+# --- with a real model ----------------------------------------------------------------------------
+
+CELLS = ("rnn", "gru", "lstm")
+ATTENTIONS = ("none", "dot", "general", "additive")
+TEXT = [
+    "the black cat eats", "a small house", "Anna drinks milk today", "milk", "",
+    "the small cat drinks the milk of a black house", "cats eat", "a a a a a",
+]  # fmt: skip
+RATIO = 0.5  # limits short enough that some translations are cut off
+close = torch.testing.assert_close
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    options = TokenizerSettings(algorithm="bpe", joint=True, vocabulary=45, byte_fallback=False)
+    return Tokenizer(train(TEXT, options, "joint"))
+
+
+def translator(tokenizer: Tokenizer, cell: str, attention: str, seed: int = 0) -> Translator:
+    """With a random model that is sure enough of its tokens, and that may end."""
+    torch.manual_seed(seed)
+    model = Seq2Seq(
+        ModelSettings(
+            cell=cell, attention=attention, embedding=6, hidden=8, encoder_layers=1,
+            decoder_layers=2, dropout=0.3, tie_embeddings=False,
+        ),
+        Vocabularies(tokenizer.vocabulary_size, tokenizer.vocabulary_size, True),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.7)
+        model.decoder.output.bias[EOS] += 4.0
+    return Translator(TrainedModel(model, tokenizer, tokenizer, {}), RATIO)
+
+
+def limit_of(tokenizer: Tokenizer, sentence: str) -> int:
+    _, lengths = pad(tokenizer.encode([sentence]))
+    return int(greedy_limits(lengths, RATIO)[0])
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_beam_one_of_a_model_is_its_greedy_search(
+    tokenizer: Tokenizer, cell: str, attention: str
+) -> None:
+    for seed in range(3):
+        search = translator(tokenizer, cell, attention, seed)
+        source, lengths = pad(tokenizer.encode(TEXT))
+        greedy = search.trained.model.greedy(source, lengths, greedy_limits(lengths, RATIO))
+        for penalty in (0.0, 1.0):
+            found = search.beam(TEXT, 1, 1, penalty)
+            assert [list(t.hypothesis.ids) for [t] in found] == greedy
+            assert [t.text for [t] in found] == search.greedy(TEXT)
+
+
+def test_beam_one_is_greedy_among_equals(tokenizer: Tokenizer) -> None:
+    """A model that cannot decide between pieces decides as greedy search does."""
+    for seed in range(5):
+        search = translator(tokenizer, "gru", "general", seed)
+        output = search.trained.model.decoder.output
+        with torch.no_grad():
+            # Pieces 4 to 13 are as likely as 14 to 23, 24 to 33 and 34 to 43.
+            for start in (14, 24, 34):
+                output.weight[start : start + 10] = output.weight[4:14]
+                output.bias[start : start + 10] = output.bias[4:14]
+        found = [translations[0].text for translations in search.beam(TEXT, 1, 1, 0.0)]
+        assert found == search.greedy(TEXT)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_rescoring_a_hypothesis_gives_its_log_prob_and_attention(
+    tokenizer: Tokenizer, cell: str, attention: str
+) -> None:
+    search, cut_off = translator(tokenizer, cell, attention, 1), []
+    model = search.trained.model
+    for sentence, translations in zip(TEXT, search.beam(TEXT, 4, 4, 0.8), strict=True):
+        source, lengths = pad(tokenizer.encode([sentence]))
+        limit = limit_of(tokenizer, sentence)
+        for translation in translations:
+            ids, log_prob, value, _, ended = translation.hypothesis
+            labels = [*ids, EOS][:limit]
+            assert ended == (len(ids) < limit)
+            cut_off.append(not ended)
+            with torch.inference_mode():
+                output = model(source, lengths, torch.tensor([[BOS, *ids][: len(labels)]]))
+                log_probs = model.decoder.logits(output.features[0]).log_softmax(dim=1)
+            steps = log_probs[torch.arange(len(labels)), torch.tensor(labels)]
+            assert log_prob == pytest.approx(float(steps.sum()), abs=1e-4)
+            assert value == pytest.approx(log_prob / len(labels) ** 0.8, rel=1e-6)
+            weights = translation.alignment
+            if attention == "none":
+                assert weights is None
+                continue
+            assert weights is not None
+            assert weights.shape == (len(labels), int(lengths[0]))
+            np.testing.assert_allclose(weights.sum(axis=1), 1.0, atol=1e-5)
+            close(torch.from_numpy(weights), output.attention[0], atol=1e-5, rtol=1e-4)
+    assert not all(cut_off), "a weak test: no translation ends"
+
+
+@pytest.mark.parametrize("attention", ["none", "general"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_neither_batch_nor_nbest_changes_a_translation(
+    tokenizer: Tokenizer, cell: str, attention: str
+) -> None:
+    search = translator(tokenizer, cell, attention)
+    together = search.beam(TEXT, 4, 3, 0.6)
+    backwards = search.beam(TEXT[::-1], 4, 3, 0.6)[::-1]
+    best = search.beam(TEXT, 4, 1, 0.6)
+    greedy = search.greedy(TEXT)
+
+    def same(ones: list[Translation], others: list[Translation]) -> None:
+        for one, other in zip(ones, others, strict=True):
+            assert one.hypothesis.ids == other.hypothesis.ids
+            assert one.text == other.text
+            assert one.hypothesis.log_prob == pytest.approx(other.hypothesis.log_prob, abs=1e-4)
+            if one.alignment is not None:
+                np.testing.assert_allclose(one.alignment, other.alignment, atol=1e-5)
+
+    for row, sentence in enumerate(TEXT):
+        [alone] = search.beam([sentence], 4, 3, 0.6)
+        same(together[row], alone)
+        same(together[row], backwards[row])
+        same(together[row][:1], best[row])
+        assert search.greedy([sentence]) == [greedy[row]]
+
+
+@pytest.mark.parametrize("attention", ["none", "dot"])
+def test_pieces_name_the_rows_and_columns_of_the_alignment(
+    tokenizer: Tokenizer, attention: str
+) -> None:
+    """<EOS> is a source piece always, and a target piece unless the translation was cut off."""
+    seen = set()
+    for seed in range(3):
+        search = translator(tokenizer, "gru", attention, seed)
+        if seed == 2:  # a model that never ends
+            search.trained.model.decoder.output.bias.data[EOS] = -1e4
+        for sentence, translations in zip(TEXT, search.beam(TEXT, 4, 4, 0.0), strict=True):
+            pieces = tokenizer.pieces(tokenizer.encode([sentence])[0])
+            limit = limit_of(tokenizer, sentence)
+            for translation in translations:
+                ids = list(translation.hypothesis.ids)
+                cut_off = len(ids) == limit
+                seen.add(cut_off)
+                assert translation.source_pieces == [*pieces, "<EOS>"]
+                ended = [] if cut_off else ["<EOS>"]
+                assert translation.target_pieces == tokenizer.pieces(ids) + ended
+                if translation.alignment is not None:
+                    rows, columns = translation.alignment.shape
+                    assert rows == len(translation.target_pieces)
+                    assert columns == len(translation.source_pieces)
+    assert seen == {False, True}, "a weak test: all or none are cut off"
+
+
+def test_a_translator_takes_no_sentences_too(tokenizer: Tokenizer) -> None:
+    search = translator(tokenizer, "gru", "general")
+    assert search.greedy([]) == []
+    assert search.beam([], 3, 2, 0.0) == []
+
+
+def test_nothing_is_written_to_disk_or_learned(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Searching leaves the model as it was: twice the same, and no gradients."""
+    search = translator(tokenizer, "lstm", "additive")
+    first, second = (search.beam(TEXT, 3, 2, 1.0) for _ in range(2))
+    assert [[t.text for t in ts] for ts in first] == [[t.text for t in ts] for ts in second]
+    assert all(weight.grad is None for weight in search.trained.model.parameters())
+    assert not list(tmp_path.iterdir())

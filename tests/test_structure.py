@@ -1,0 +1,114 @@
+"""What the pipeline and the sources must look like, whatever they compute."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from closure import ROOT, closure
+
+PIPELINE: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())
+STAGES = PIPELINE["stages"]
+RECIPES = sorted(file.stem for file in (ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_just_the_code_it_imports(stage: str) -> None:
+    code = {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
+    assert code == closure(f"rnnmt.stages.{stage}")
+
+
+def test_every_stage_is_a_module_and_every_module_a_stage() -> None:
+    modules = {f.stem for f in (ROOT / "src/rnnmt/stages").glob("*.py")} - {"__init__"}
+    assert modules == set(STAGES)
+    for name, stage in STAGES.items():
+        assert stage["cmd"].split()[:3] == ["python", "-m", f"rnnmt.stages.{name}"]
+
+
+def test_tuning_the_search_never_trains_again() -> None:
+    assert not {f for f in closure("rnnmt.stages.train") if f.startswith("src/rnnmt/search/")}
+    assert "src/rnnmt/search/beam.py" in closure("rnnmt.stages.decode")
+    assert "decode" not in STAGES["train"]["params"]
+
+
+def test_the_closure_sees_imports_within_functions() -> None:
+    assert "src/rnnmt/model/training.py" in closure("rnnmt.stages.train")
+    assert not {f for f in closure("rnnmt.stages.train") if "tracking" in f}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_outputs_are_cached_or_in_git_and_carry_the_corpus_name(stage: str) -> None:
+    """`persist` would switch DVC's run cache off, uncached models could not be pulled."""
+    for entry in [*STAGES[stage].get("outs", []), *STAGES[stage].get("metrics", [])]:
+        path, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+        assert "/${corpus.name}/" in path
+        assert "persist" not in options
+        if stage in ("download", "tokenize", "train", "decode"):
+            assert not options
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_pipeline_of_a_recipe_is_that_of_dvc_yaml(recipe: str, tmp_path: Path) -> None:
+    for file in ("dvc.yaml", f"recipes/{recipe}.yaml"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text((ROOT / file).read_text())
+    subprocess.run(
+        [sys.executable, "-c", _WRITE, str(ROOT / "scripts/repro.py"), recipe],
+        cwd=tmp_path,
+        check=True,
+    )
+    made = (tmp_path / "recipes" / recipe / "dvc.yaml").read_text()
+    assert made == (ROOT / "recipes" / recipe / "dvc.yaml").read_text()
+
+
+_WRITE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("repro", sys.argv[1])
+repro = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(repro)
+repro.write_pipeline(sys.argv[2])
+"""
+
+
+def test_two_recipes_never_share_a_corpus_name() -> None:
+    yaml = YAML(typ="safe", pure=True)
+    files = [ROOT / "params.yaml", *(ROOT / "recipes").glob("*.yaml")]
+    names = [yaml.load(file.read_text())["corpus"]["name"] for file in files]
+    assert len(names) == len(set(names))
+
+
+def test_no_pickle_is_loaded() -> None:
+    """Weights load with weights_only=True, arrays without pickle, nothing by pickle itself."""
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                call, options = ast.unparse(node.func), {k.arg for k in node.keywords}
+                where = f"{file}:{node.lineno}"
+                assert call != "torch.load" or "weights_only=True" in ast.unparse(node), where
+                assert call != "np.load" or "allow_pickle=False" in ast.unparse(node), where
+                assert not call.endswith(".fit") or "weights_only" in options, where
+                assert not re.fullmatch(r"(c?pickle|joblib|dill)\.loads?", call), where
+
+
+def test_loading_never_relies_on_lightnings_step_estimate() -> None:
+    """`estimated_stepping_batches` silently drops a resumed loader's place."""
+    code = "".join(f.read_text() for f in (ROOT / "src").rglob("*.py"))
+    assert not re.findall(r"^[^#\n]*trainer\.estimated_stepping_batches", code, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "module", ["rnnmt.cli", "rnnmt.check", *map("rnnmt.stages.{}".format, STAGES)]
+)
+def test_start_up_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "pytorch_lightning", "mlflow", "pyrealb", "mtdata"} & set(loaded)
