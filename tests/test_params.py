@@ -344,6 +344,14 @@ def test_numbers_are_what_they_look_like(
     assert params.load("train", TrainSettings).learning_rate == value
 
 
+@pytest.mark.parametrize("written", ["../toy", "a/b", "Toy", '""', "7", "", "[a]"], ids=repr)
+def test_the_corpus_name_is_that_of_a_folder(written: str, use: Callable[..., Path]) -> None:
+    use()
+    assert params.corpus_name() == "toy"
+    use("{name: toy", f"{{name: {written}")
+    assert message_of(params.corpus_name).startswith("params.yaml:3: corpus.name: ")
+
+
 @pytest.mark.parametrize("name", ["no", "on", "y", "off"])
 def test_a_word_is_text_even_where_older_yaml_had_a_truth(
     name: str, use: Callable[..., Path]

@@ -410,33 +410,47 @@ def test_it_stops_when_no_live_hypothesis_can_win() -> None:
     assert steps(length_penalty=1.0) == [2]  # -20 / 50 is still worse than -0.001
 
 
-def test_it_goes_on_where_a_longer_hypothesis_can_still_win() -> None:
-    """With a length penalty the first to end need not be the best: -0.5 / 1 < -1.4 / 4.
-
-    Nor need it be in sight after the next step: -1.2 / 2 < -0.5.
-    """
-    steps = {
-        (0,): {END: -0.5, 2: -1.2},
-        (0, 2): {2: -0.1},
-        (0, 2, 2): {2: -0.05},
-        (0, 2, 2, 2): {END: -0.05},
-    }
+def search_steps(steps: dict[Prefix, dict[int, float]], limit: int, **options: Any) -> list[Prefix]:
+    """The n best of one sentence with three tokens; what `steps` does not name has -9."""
 
     def step(tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
         pairs = zip(state, tokens.tolist(), strict=True)
         after = Prefixes((b, (*prefix, token)) for (b, prefix), token in pairs)
         log_probs = torch.full((len(after), 3), -9.0)
         for row, (_, prefix) in enumerate(after):
-            for token, x in steps.get(prefix, {}).items():
+            for token, x in steps.get(prefix[1:], {}).items():
                 log_probs[row, token] = x
         return Step(log_probs, after, None)
 
-    def best(penalty: float) -> Prefix:
-        start, marks = Prefixes([(0, ())]), {"bos": START, "eos": END}
-        return beam_search(step, start, [5], beam=2, length_penalty=penalty, **marks)[0][0].ids
+    [found] = beam_search(step, Prefixes([(0, ())]), [limit], bos=START, eos=END, **options)
+    return [hypothesis.ids for hypothesis in found]
 
-    assert best(0.0) == ()
-    assert best(1.0) == (2, 2, 2)
+
+def test_it_goes_on_where_a_longer_hypothesis_can_still_win() -> None:
+    """With a length penalty the first to end need not be the best: -0.5 / 1 < -1.4 / 4.
+
+    Nor need it be in sight after the next step: -1.2 / 2 < -0.5.
+    """
+    steps = {
+        (): {END: -0.5, 2: -1.2},
+        (2,): {2: -0.1},
+        (2, 2): {2: -0.05},
+        (2, 2, 2): {END: -0.05},
+    }
+    assert search_steps(steps, 5, beam=2, length_penalty=0.0) == [()]
+    assert search_steps(steps, 5, beam=2, length_penalty=1.0) == [(2, 2, 2)]
+
+
+def test_a_hopeless_hypothesis_still_keeps_worse_ones_out() -> None:
+    """(0,) cannot win any more; without it (2,) would end beside (2, 2), and narrow the beam."""
+    steps = {
+        (): {END: -2.0, 2: -0.1, 0: -2.5},
+        (0,): {2: -0.1},
+        (2,): {2: -0.1, END: -3.0},
+        (2, 2): {0: -0.3, 2: -0.4},
+        (2, 2, 2): {END: -0.1},
+    }
+    assert search_steps(steps, 6, beam=3) == [(2, 2, 2)]
 
 
 @pytest.mark.parametrize("penalty", [-1.5, 0.0, 0.7, 2.0])
@@ -512,6 +526,25 @@ def test_beam_one_is_greedy_among_equals(tokenizer: Tokenizer) -> None:
                 output.bias[start : start + 10] = output.bias[4:14]
         found = [translations[0].text for translations in search.beam(TEXT, 1, 1, 0.0)]
         assert found == search.greedy(TEXT)
+
+
+def test_beam_one_is_greedy_where_only_the_logits_differ(tokenizer: Tokenizer) -> None:
+    """Two logits may differ by less than their log-probabilities, being larger, can tell."""
+    search = translator(tokenizer, "gru", "general")
+    output = search.trained.model.decoder.output
+
+    def log_probs_are_equal(top: float) -> bool:
+        with torch.no_grad():
+            output.weight.zero_()
+            output.bias.fill_(0.5)
+            output.bias[20] = top
+            output.bias[30] = torch.nextafter(output.bias[20], torch.tensor(2.0))
+        log_probs = output.bias.log_softmax(dim=0)
+        return bool(output.bias[20] < output.bias[30] and log_probs[20] == log_probs[30])
+
+    assert any(log_probs_are_equal(0.6 + step / 100) for step in range(50))
+    found = [translations[0].text for translations in search.beam(TEXT, 1, 1, 0.0)]
+    assert found == search.greedy(TEXT)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

@@ -108,6 +108,17 @@ def threads() -> int:
     return value
 
 
+def use_threads() -> None:
+    """Let torch use `threads` threads that spin but shortly while they wait for one another.
+
+    Spinning for long makes two threads many times slower where another program runs too.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # is read when torch is first imported
+    import torch
+
+    torch.set_num_threads(threads())
+
+
 def variants() -> list[str]:
     """The names of the variants, which are parts of paths: a-z, 0-9 and '-'."""
     values = read()["variants"]

@@ -48,8 +48,10 @@ def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
             ModelSettings.model_validate(settings["model"]),
             Vocabularies(**settings["vocabularies"]),
         )
-        model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+        model.load_state_dict(_weights(folder / "weights.pt"))
         source, target = (Tokenizer(folder / f"{side}.model") for side in ("source", "target"))
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; is {folder} a model's folder?") from None
     except Exception as error:  # a damaged file can raise nearly anything while it is read
@@ -58,3 +60,13 @@ def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
     if (source.vocabulary_size, target.vocabulary_size) != (sizes["source"], sizes["target"]):
         raise UserError(f"{folder}: the tokenizers are not those that the model was trained with")
     return TrainedModel(model.eval(), source, target, settings)
+
+
+def _weights(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        weights: dict[str, torch.Tensor] = torch.load(file, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception:  # torch's own message would advise to load what may hold code
+        raise UserError(f"{file}: damaged, or not plain weights") from None
+    return weights

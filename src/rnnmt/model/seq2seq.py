@@ -56,7 +56,8 @@ class Seq2Seq(nn.Module):
         rows, tokens = torch.arange(len(source)), torch.full((len(source), 1), BOS)
         while len(rows):
             output = self.decoder(tokens, state, memory)
-            best = self.decoder.logits(output.features[:, -1]).argmax(dim=1)
+            # Of logits that differ in the last digit only, beam search sees equals, and so here.
+            best = self.decoder.logits(output.features[:, -1]).log_softmax(dim=1).argmax(dim=1)
             alive = best != EOS
             for row, token in zip(rows[alive].tolist(), best[alive].tolist(), strict=True):
                 hypotheses[row].append(token)

@@ -54,12 +54,12 @@ def _parse() -> argparse.Namespace:
 
 
 def _load(folder: Path, settings: DecodeSettings) -> Translator:
+    params.use_threads()
     import torch
 
     from rnnmt.model.folder import load_model
     from rnnmt.search.translator import Translator
 
-    torch.set_num_threads(params.threads())
     torch.use_deterministic_algorithms(True)
     return Translator(load_model(folder), settings.max_length_ratio)
 

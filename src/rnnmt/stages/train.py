@@ -55,6 +55,7 @@ def _describe(
     arguments: argparse.Namespace, model: ModelSettings, train: TrainSettings, tokens: Path
 ) -> dict[str, Any]:
     """What the training depends on, as settings.json keeps it; `fingerprint` sums it up."""
+    params.use_threads()
     import rnnmt.model.training  # noqa: F401  (all code that training runs is loaded now)
 
     try:
@@ -133,8 +134,7 @@ def _train(
     )
     from rnnmt.tracking.training import LogEpochs, training_logger
 
-    torch.set_num_threads(description["threads"])
-    set_precision(settings.precision)
+    precision = set_precision(settings.precision)
     pl.seed_everything(description["seed"], workers=True, verbose=False)
     data = ParallelData(
         open_split(tokens, "train"),
@@ -160,7 +160,7 @@ def _train(
     if trainer.interrupted:
         raise SystemExit(1)
     module.load_state_dict(torch.load(work / "best.ckpt", weights_only=True)["state_dict"])
-    _write(description, module.model, history, tokens)
+    _write(description, module.model, history, tokens, precision)
     shutil.rmtree(work)
 
 
@@ -172,6 +172,8 @@ def _trainer(
 
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+    from rnnmt.model.training import LOG_STEPS
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # The loader is a plain iterable without workers, on purpose: a batch is made in a millisecond.
@@ -186,6 +188,8 @@ def _trainer(
         save_weights_only=True,
         auto_insert_metric_name=False,
         enable_version_counter=False,
+        # At its end an epoch is saved to be resumed from: its model must have been judged before.
+        save_on_train_epoch_end=False,
     )
     stop = EarlyStopping(settings.monitor, mode=mode, patience=settings.patience)
     return pl.Trainer(
@@ -198,14 +202,16 @@ def _trainer(
         num_sanity_val_steps=0,
         callbacks=[best, stop, *callbacks],
         logger=logger,
-        log_every_n_steps=50,
+        log_every_n_steps=LOG_STEPS,
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
         default_root_dir=work,
     )
 
 
-def _write(description: dict[str, Any], model: Seq2Seq, history: History, tokens: Path) -> None:
+def _write(
+    description: dict[str, Any], model: Seq2Seq, history: History, tokens: Path, precision: str
+) -> None:
     from rnnmt.model.folder import save_model
 
     folder = Path(
@@ -228,6 +234,7 @@ def _write(description: dict[str, Any], model: Seq2Seq, history: History, tokens
         "best_epoch": best["epoch"],
         "best": {name: best[name] for name in ("val/loss", "val/perplexity", "val/bleu")},
         "threads": description["threads"],
+        "precision": precision,
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
 

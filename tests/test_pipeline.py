@@ -1,0 +1,264 @@
+"""The whole pipeline, shrunk, through the commands that a user types."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from closure import ROOT
+
+BIN = Path(sys.executable).parent
+SMALL: dict[str, Any] = {
+    "corpus": {
+        "name": "small",
+        "source": "bundled",
+        "seed": 3,
+        "sizes": {"train": 400, "valid": 30, "test": 30, "test_long": 20},
+    },
+    "tokenizer": {"algorithm": "bpe", "joint": True, "vocabulary": 300, "byte_fallback": False},
+    "variants": {
+        "gru": {"cell": "gru", "attention": "none"},
+        "lstm-general": {"cell": "lstm", "attention": "general"},
+    },
+}
+
+
+def shrink(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of which everything runs in a minute, all else as it was."""
+    small = settings | SMALL
+    small["model"] = settings["model"] | {"embedding": 16, "hidden": 16}
+    small["train"] = settings["train"] | {
+        "max_epochs": 3,
+        "batch_tokens": 200,
+        "checkpoint_seconds": 0.05,
+    }
+    small["evaluate"] = settings["evaluate"] | {"bootstrap_samples": 100}
+    return small
+
+
+class Clone:
+    """A copy of the tracked files in a git repository of its own, as a stranger has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+        for name in files.splitlines():
+            if (ROOT / name).is_file() and not name.startswith(("reports/", "dvc.lock")):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        yaml = YAML(typ="safe", pure=True)
+        self.write(shrink(yaml.load((ROOT / "params.yaml").read_text())))
+        run("git", "init", "--quiet", cwd=folder)
+
+    def write(self, settings: dict[str, Any], file: str = "params.yaml") -> None:
+        with open(self.folder / file, "w") as stream:
+            YAML(typ="safe", pure=True).dump(settings, stream)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        # The clone's own code, whichever copy the environment has installed.
+        return {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("RNNMT", "MLFLOW", "DVC"))},
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder / "src"),
+        }
+
+    def repro(self, *arguments: str) -> str:
+        return run("dvc", "repro", *arguments, cwd=self.folder, env=self.environment)
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["dvc", "repro"],
+            cwd=self.folder,
+            env=self.environment,
+            start_new_session=True,
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def bytes(self) -> dict[str, str]:
+        """The sums of all that must be the same each time; not of what was measured."""
+        patterns = ("data/small/**/*", "models/small/*/*", "reports/small/**/*")
+        files = {f for p in patterns for f in self.folder.glob(p) if f.is_file()}
+        measured = ("summary.json", "comparison.md", "comparison.json")
+        return {
+            str(f.relative_to(self.folder)): hashlib.md5(f.read_bytes()).hexdigest()
+            for f in sorted(files)
+            if f.name not in measured
+        }
+
+
+def run(*command: str, cwd: Path, env: dict[str, str] | None = None, text: str = "") -> str:
+    done = subprocess.run(
+        command, cwd=cwd, env=env, input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which `dvc repro` has run once, undisturbed."""
+    made = Clone(tmp_path_factory.mktemp("clone"))
+    made.repro()
+    return made
+
+
+def test_it_leaves_models_translations_scores_and_a_comparison(clone: Clone) -> None:
+    for label in ("gru-1", "lstm-general-1"):
+        model = clone.folder / "models/small" / label
+        assert {f.name for f in model.iterdir()} == {
+            "weights.pt", "settings.json", "source.model", "target.model", "history.csv",
+            "summary.json",
+        }  # fmt: skip
+        assert len((model / "history.csv").read_text().splitlines()) == 1 + 3
+        translations = clone.folder / "reports/small/translations" / label
+        for split, sentences in (("valid", 30), ("test", 30), ("test_long", 20)):
+            for search in ("greedy", "beam"):
+                lines = (translations / f"{split}.{search}.txt").read_text().count("\n")
+                assert lines == sentences
+        scores = json.loads((clone.folder / f"reports/small/scores/{label}.json").read_text())
+        assert set(scores) == {"valid", "test", "test_long"}
+    report = (clone.folder / "reports/small/comparison.md").read_text()
+    assert "| gru" in report
+    assert "lstm-general" in report
+
+
+def test_a_second_run_runs_nothing(clone: Clone) -> None:
+    before = (clone.folder / "dvc.lock").read_bytes()
+    assert "Running stage" not in clone.repro()
+    assert (clone.folder / "dvc.lock").read_bytes() == before
+    assert run("dvc", "status", "-q", cwd=clone.folder, env=clone.environment) == ""
+
+
+def test_the_metrics_are_one_table(clone: Clone) -> None:
+    table = run("dvc", "metrics", "show", "--md", cwd=clone.folder, env=clone.environment)
+    rows = [line for line in table.splitlines() if line.startswith("| reports")]
+    assert len(rows) == 2
+    assert "| -" not in "".join(rows)
+
+
+def test_test_sentences_never_occur_in_training_data(clone: Clone) -> None:
+    raw = clone.folder / "data/small/raw"
+    train = set((raw / "train.source").read_text().splitlines())
+    for split in ("valid", "test", "test_long"):
+        assert not train & set((raw / f"{split}.source").read_text().splitlines())
+
+
+def test_another_beam_never_trains_again(clone: Clone, tmp_path: Path) -> None:
+    shutil.copytree(clone.folder, tmp_path / "other", symlinks=True)
+    other = Clone(tmp_path / "other")
+    params = YAML(typ="safe", pure=True).load((other.folder / "params.yaml").read_text())
+    params["decode"] |= {"beam": 2, "nbest": 1}
+    other.write(params)
+    (other.folder / "dvc.lock").write_bytes((clone.folder / "dvc.lock").read_bytes())
+    printed = other.repro()
+    assert "Running stage 'decode@gru-1'" in printed
+    assert "Running stage 'train" not in printed
+    assert "Running stage 'tokenize" not in printed
+
+
+def test_a_model_translates_alone_and_as_decode_did(clone: Clone, tmp_path: Path) -> None:
+    """From a copy of its folder, in another place; an empty line stays empty."""
+    shutil.copytree(clone.folder / "models/small/lstm-general-1", tmp_path / "model")
+    source = (clone.folder / "data/small/tokens/test.source.txt").read_text().splitlines()
+    command = ["rnnmt", "translate", "--model", str(tmp_path / "model"), "--threads", "2"]
+    printed = run(
+        *command, "--batch", "7", cwd=tmp_path, env=clone.environment, text="\n".join(["", *source])
+    )
+    beam = clone.folder / "reports/small/translations/lstm-general-1/test.beam.txt"
+    assert printed == "\n" + beam.read_text()
+    printed = run(
+        *command, "--nbest", "3", "--scores", "--alignments",
+        cwd=tmp_path, env=clone.environment, text=source[0],
+    )  # fmt: skip
+    fields = [line.split("\t") for line in printed.splitlines()]
+    assert [len(line) for line in fields] == [4, 4, 4]
+    assert fields[0][2] == beam.read_text().splitlines()[0]
+    assert all("=" in pair for pair in fields[0][3].split(" "))
+
+
+def test_translate_says_what_is_wrong(clone: Clone, tmp_path: Path) -> None:
+    def fails(*arguments: str, text: bytes = b"") -> str:
+        done = subprocess.run(
+            ["rnnmt", "translate", *arguments],
+            env=clone.environment,
+            cwd=tmp_path,
+            input=text,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert b"Traceback" not in done.stderr
+        return done.stderr.decode()
+
+    model = str(clone.folder / "models/small/gru-1")
+    assert "no such file" in fails("--model", "nowhere")
+    assert "--nbest 9 cannot exceed --beam 5" in fails("--model", model, "--nbest", "9")
+    assert "standard input:2: not UTF-8" in fails("--model", model, text=b"a\n\xff\n")
+
+
+def _when_exists(pattern: str) -> Callable[[Path], bool]:
+    return lambda folder: any(folder.glob(pattern))
+
+
+MOMENTS: list[tuple[str, Callable[[Path], bool]]] = [
+    ("download", _when_exists("data/small/*raw*")),
+    ("tokenize", _when_exists("data/small/*tokens*")),
+    ("train, early", _when_exists("work/*/last.ckpt")),
+    ("train, later", _when_exists("work/lstm*/best.ckpt")),
+    ("decode", _when_exists("reports/small/translations/.*")),
+    ("evaluate", _when_exists("reports/small/scores/*")),
+]
+
+
+def test_killed_in_every_stage_it_ends_with_the_same_bytes(clone: Clone, tmp_path: Path) -> None:
+    """SIGKILL to the whole process group, again and again, then a plain `dvc repro`."""
+    other = Clone(tmp_path / "another folder")
+    killed = []
+    for stage, arrived in MOMENTS:
+        process = other.start()
+        while process.poll() is None and not arrived(other.folder):
+            time.sleep(0.005)
+        if process.poll() is None:
+            killed.append(stage)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    other.repro()
+    assert len(killed) >= 5, killed
+    assert other.bytes() == clone.bytes()
+    assert not list((other.folder / "work").glob("*/last.ckpt"))
+
+
+@pytest.mark.parametrize("recipe", sorted(f.stem for f in (ROOT / "recipes").glob("*.yaml")))
+def test_every_recipe_shrunk_runs(recipe: str, clone: Clone, tmp_path: Path) -> None:
+    """With the recipe's own settings of model, training and search, on the small corpus."""
+    other = Clone(tmp_path / "clone")
+    settings = YAML(typ="safe", pure=True).load((ROOT / f"recipes/{recipe}.yaml").read_text())
+    small = shrink(settings)
+    small["variants"] = {"lstm-general": {"cell": "lstm", "attention": "general"}}
+    other.write(small, f"recipes/{recipe}.yaml")
+    before = (other.folder / "params.yaml").read_bytes()
+    for _ in range(2):
+        printed = run(
+            sys.executable, "scripts/repro.py", recipe, cwd=other.folder, env=other.environment
+        )
+    assert "Running stage" not in printed
+    assert (other.folder / f"recipes/{recipe}/dvc.lock").exists()
+    assert not (other.folder / "dvc.lock").exists()
+    assert (other.folder / "params.yaml").read_bytes() == before
+    assert (other.folder / "reports/small/comparison.md").exists()
+    assert clone.folder != other.folder
