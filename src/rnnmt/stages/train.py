@@ -178,6 +178,7 @@ def _trainer(
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # The loader is a plain iterable without workers, on purpose: a batch is made in a millisecond.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     mode = {"val/bleu": "max", "val/loss": "min"}[settings.monitor]
     best = ModelCheckpoint(
