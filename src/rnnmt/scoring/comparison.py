@@ -56,11 +56,15 @@ def best(variants: Sequence[Variant]) -> Variant:
 
 
 def twins(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
-    """Each variant with attention, and the one that differs from it only in having none."""
+    """Each variant with attention, and the one that differs from it only in having none.
+
+    And in its learning rate: what suits one need not suit the other.
+    """
 
     def rest(variant: Variant) -> tuple[object, object]:
         model = {k: v for k, v in variant.settings["model"].items() if k != "attention"}
-        return model, variant.settings.get("train")
+        train = variant.settings.get("train") or {}
+        return model, {k: v for k, v in train.items() if k != "learning_rate"}
 
     return [
         (variant, twin)
