@@ -215,10 +215,10 @@ def _missing_metrics(client: MlflowClient, run: Run, outputs: Outputs) -> Iterat
         for row, end in zip(outputs.rows, outputs.epoch_ends(), strict=True):
             if int(row["step"]) not in steps:
                 yield Metric(name, row[name], round(end * 1000), int(row["step"]))
-    last = int(outputs.rows[-1]["step"])
+    # MLflow draws bars, one for each run, of metrics that have step 0 alone.
     for name, value in outputs.results.items():
         if known.get(name) != value:
-            yield Metric(name, float(value), round(outputs.ended * 1000), last)
+            yield Metric(name, float(value), round(outputs.ended * 1000), 0)
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
