@@ -2,13 +2,16 @@
 
 DVC reads one dvc.yaml with one params.yaml and one dvc.lock beside it. For a recipe, the same
 stages are written to recipes/NAME/dvc.yaml with `recipes/NAME.yaml` as their settings, and their
-lock is recipes/NAME/dvc.lock: the default's own files stay as they are.
+lock is recipes/NAME/dvc.lock: the default's own files stay as they are. That dvc.yaml is removed at
+the end, or else `dvc status` and `dvc metrics show` would speak of every recipe at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -25,19 +28,47 @@ def main() -> None:
     recipe = parser.parse_args().recipe
     os.chdir(ROOT)
     pipeline = "dvc.yaml"
+    for left in Path("recipes").glob("*/dvc.yaml"):  # by a run that was killed
+        left.unlink()
     if recipe:
         os.environ["RNNMT_PARAMS"] = f"recipes/{recipe}.yaml"
-        pipeline = str(write_pipeline(recipe))
+        check_recipe(recipe)
     check_settings()
-    os.execvp("sh", ["sh", "-c", 'dvc repro "$0" && rnnmt sync', pipeline])
+    if recipe:
+        pipeline = str(write_pipeline(recipe))
+    try:
+        code = run("dvc", "repro", pipeline) or run("rnnmt", "sync")
+    finally:
+        if recipe:
+            Path(pipeline).unlink()
+    raise SystemExit(code)
+
+
+def run(*command: str) -> int:
+    """Run a command to its end and return its exit code.
+
+    A Ctrl-C reaches it without help and is waited for, since DVC ends when its stage has; a
+    SIGTERM is passed on.
+    """
+    process = subprocess.Popen(command)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def check_recipe(recipe: str) -> None:
+    """Raise UserError where there is no such recipe."""
+    if not Path("recipes", f"{recipe}.yaml").is_file():
+        known = ", ".join(sorted(file.stem for file in Path("recipes").glob("*.yaml")))
+        raise UserError(f"recipes/{recipe}.yaml: no such file; the recipes are {known}")
 
 
 def write_pipeline(recipe: str) -> Path:
-    """The stages of dvc.yaml with a recipe's settings. Raises UserError where there is none."""
+    """The stages of dvc.yaml with a recipe's settings."""
     settings = Path("recipes", f"{recipe}.yaml")
-    if not settings.is_file():
-        known = ", ".join(sorted(file.stem for file in Path("recipes").glob("*.yaml")))
-        raise UserError(f"{settings}: no such file; the recipes are {known}")
     folder = Path("recipes", recipe)
     folder.mkdir(parents=True, exist_ok=True)
     up = os.path.relpath(".", folder)

@@ -244,7 +244,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_bytes(clone: Clone, tmp_pat
 
 
 @pytest.mark.parametrize("recipe", sorted(f.stem for f in (ROOT / "recipes").glob("*.yaml")))
-def test_every_recipe_shrunk_runs(recipe: str, clone: Clone, tmp_path: Path) -> None:
+def test_every_recipe_shrunk_runs(recipe: str, tmp_path: Path) -> None:
     """With the recipe's own settings of model, training and search, on the small corpus."""
     other = Clone(tmp_path / "clone")
     settings = YAML(typ="safe", pure=True).load((ROOT / f"recipes/{recipe}.yaml").read_text())
@@ -261,4 +261,4 @@ def test_every_recipe_shrunk_runs(recipe: str, clone: Clone, tmp_path: Path) -> 
     assert not (other.folder / "dvc.lock").exists()
     assert (other.folder / "params.yaml").read_bytes() == before
     assert (other.folder / "reports/small/comparison.md").exists()
-    assert clone.folder != other.folder
+    assert not (other.folder / f"recipes/{recipe}/dvc.yaml").exists()

@@ -64,8 +64,14 @@ def test_the_pipeline_of_a_recipe_is_that_of_dvc_yaml(recipe: str, tmp_path: Pat
         cwd=tmp_path,
         check=True,
     )
-    made = (tmp_path / "recipes" / recipe / "dvc.yaml").read_text()
-    assert made == (ROOT / "recipes" / recipe / "dvc.yaml").read_text()
+    made = YAML(typ="safe", pure=True).load(
+        (tmp_path / "recipes" / recipe / "dvc.yaml").read_text()
+    )
+    assert made["vars"] == [f"../../recipes/{recipe}.yaml"]
+    for name, stage in STAGES.items():
+        params = [{f"recipes/{recipe}.yaml": stage["params"]}]
+        assert made["stages"][name] == stage | {"wdir": "../..", "params": params}
+    assert not list((ROOT / "recipes").glob("*/dvc.yaml"))  # DVC would speak of it everywhere
 
 
 _WRITE = """
