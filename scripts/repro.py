@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from rnnmt import params
 from rnnmt.check import check_settings
 from rnnmt.errors import UserError, run_main
 
@@ -31,7 +32,6 @@ def main() -> None:
     for left in Path("recipes").glob("*/dvc.yaml"):  # by a run that was killed
         left.unlink()
     if recipe:
-        os.environ["RNNMT_PARAMS"] = f"recipes/{recipe}.yaml"
         check_recipe(recipe)
     check_settings()
     if recipe:
@@ -60,10 +60,17 @@ def run(*command: str) -> int:
 
 
 def check_recipe(recipe: str) -> None:
-    """Raise UserError where there is no such recipe."""
+    """Take the recipe's settings. Raises UserError where it is missing or shares a folder."""
     if not Path("recipes", f"{recipe}.yaml").is_file():
         known = ", ".join(sorted(file.stem for file in Path("recipes").glob("*.yaml")))
         raise UserError(f"recipes/{recipe}.yaml: no such file; the recipes are {known}")
+    default = params.corpus_name()
+    os.environ["RNNMT_PARAMS"] = f"recipes/{recipe}.yaml"
+    if params.corpus_name() == default:
+        raise UserError(
+            f"{params.path()}: corpus.name: '{default}' is that of params.yaml too: with another "
+            "name, neither overwrites the other's models and reports"
+        )
 
 
 def write_pipeline(recipe: str) -> Path:

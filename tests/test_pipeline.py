@@ -250,6 +250,7 @@ def test_every_recipe_shrunk_runs(recipe: str, tmp_path: Path) -> None:
     settings = YAML(typ="safe", pure=True).load((ROOT / f"recipes/{recipe}.yaml").read_text())
     small = shrink(settings)
     small["variants"] = {"lstm-general": {"cell": "lstm", "attention": "general"}}
+    small["corpus"] = small["corpus"] | {"name": "shrunk"}
     other.write(small, f"recipes/{recipe}.yaml")
     before = (other.folder / "params.yaml").read_bytes()
     for _ in range(2):
@@ -260,5 +261,5 @@ def test_every_recipe_shrunk_runs(recipe: str, tmp_path: Path) -> None:
     assert (other.folder / f"recipes/{recipe}/dvc.lock").exists()
     assert not (other.folder / "dvc.lock").exists()
     assert (other.folder / "params.yaml").read_bytes() == before
-    assert (other.folder / "reports/small/comparison.md").exists()
+    assert (other.folder / "reports/shrunk/comparison.md").exists()
     assert not (other.folder / f"recipes/{recipe}/dvc.yaml").exists()
