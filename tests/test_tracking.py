@@ -192,6 +192,12 @@ def client_of(root: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
 
 
+@pytest.fixture(autouse=True)
+def _frequent_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These trainings are short: log each tenth update, as their trainers are told to."""
+    monkeypatch.setattr("rnnmt.model.training.LOG_STEPS", 10)
+
+
 def points(root: Path, run: Run) -> dict[str, list[int]]:
     """The steps of every metric of a run, in order, duplicates included."""
     client = client_of(root)
