@@ -40,7 +40,7 @@ def main() -> None:
         code = run("dvc", "repro", pipeline) or run("rnnmt", "sync")
     finally:
         if recipe:
-            Path(pipeline).unlink()
+            Path(pipeline).unlink(missing_ok=True)
     raise SystemExit(code)
 
 
