@@ -16,9 +16,6 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-for _name in ("mlflow", "alembic"):  # migrations and other news that nobody asked for
-    logging.getLogger(_name).setLevel(logging.WARNING)
-
 
 def root() -> Path:
     """The repository: DVC_ROOT, which stages are given, else what is found around us."""
@@ -71,6 +68,8 @@ def connect(uri: str) -> MlflowClient:
     """
     from mlflow import MlflowClient
 
+    for name in ("mlflow", "alembic"):  # migrations and other news that nobody asked for
+        logging.getLogger(name).setLevel(logging.WARNING)
     database = _database(uri)
     if database and not database.exists():
         # Tables that were made in part, by a process that was killed, could never be used.
