@@ -3,8 +3,7 @@
 Each corpus is made of the bundled one: a new sentence has the beginning of one and the end of
 another, and each fifth pair a number that no other has. It is given as `source: files` with
 held-out sets. Every stage runs as a process of its own in a folder of its own, as DVC runs it;
-training ends after UPDATES updates (on
-Linux). Sizes that were measured before stay in the results.
+training ends after UPDATES updates. Sizes that were measured before stay in the results. For Linux.
 """
 
 from __future__ import annotations
@@ -206,7 +205,8 @@ def show(results: dict[str, Any]) -> str:
     """One row for each size."""
     headers = [
         "pairs", "download µs/pair", "MB", "tokenize µs/pair", "MB", "SentencePiece alone µs/pair",
-        "open store s", "loader s", "its first batch s", "train: first batch s", "tokens/s", "MB", "of it own",
+        "open store s", "loader s", "its first batch s", "train: first batch s", "tokens/s", "MB",
+        "of it own",
     ]  # fmt: skip
     rows = []
     for size, found in results.items():
