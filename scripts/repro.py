@@ -1,4 +1,8 @@
-"""What `make repro [RECIPE=name]` does: check all settings, `dvc repro`, complete MLflow's runs.
+"""What `make repro [RECIPE=name]` does: `dvc repro`, with several variants trained at a time.
+
+All settings are checked and the shared stages brought up to date. Then every variant and seed has
+its chain of stages, train, decode, evaluate; as many chains run at once as there are processors
+for. A last `dvc repro` verifies everything and compares.
 
 DVC reads one dvc.yaml with one params.yaml and one dvc.lock beside it. For a recipe, the same
 stages are written to recipes/NAME/dvc.yaml with `recipes/NAME.yaml` as their settings, and their
@@ -9,18 +13,29 @@ the end, or else `dvc status` and `dvc metrics show` would speak of every recipe
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
+import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 from ruamel.yaml import YAML
 
 from rnnmt import params
 from rnnmt.check import check_settings
-from rnnmt.errors import UserError, run_main
+from rnnmt.errors import UserError, end_with_parent, run_main
 
 ROOT = Path(__file__).parent.parent
+LOCK = Path(".dvc/tmp/make-repro.lock")
+SHARED = ("download", "tokenize")
+CHAIN = ("train", "decode", "evaluate")
+# Several DVCs may run, each of which locks the repository for moments.
+DVC = ("dvc", "--wait-for-lock")
 
 
 def main() -> None:
@@ -28,35 +43,167 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", help="a file of recipes/, without .yaml")
     recipe = parser.parse_args().recipe
     os.chdir(ROOT)
-    pipeline = "dvc.yaml"
-    for left in Path("recipes").glob("*/dvc.yaml"):  # by a run that was killed
-        left.unlink()
-    if recipe:
-        check_recipe(recipe)
-    check_settings()
-    if recipe:
-        pipeline = str(write_pipeline(recipe))
-    try:
-        code = run("dvc", "repro", pipeline) or run("rnnmt", "sync")
-    finally:
+    with alone():
+        for left in Path("recipes").glob("*/dvc.yaml"):  # by a run that was killed
+            left.unlink()
         if recipe:
-            Path(pipeline).unlink(missing_ok=True)
-    raise SystemExit(code)
-
-
-def run(*command: str) -> int:
-    """Run a command to its end and return its exit code.
-
-    A Ctrl-C reaches it without help and is waited for, since DVC ends when its stage has; a
-    SIGTERM is passed on.
-    """
-    process = subprocess.Popen(command)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    while True:
+            check_recipe(recipe)
+        check_settings()
+        pipeline = write_pipeline(recipe) if recipe else Path("dvc.yaml")
         try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+            reproduce(str(pipeline))
+        finally:
+            if recipe:
+                pipeline.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Only one runs in a clone. The system frees the lock however that one ends.
+
+    Raises UserError where another one runs: this one would take its recipe's dvc.yaml for one
+    that a killed run has left.
+    """
+    LOCK.parent.mkdir(exist_ok=True)
+    with open(LOCK, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            process = file.read()
+            raise UserError(
+                f"another `make repro` runs in this folder, as process {process}: wait for it, "
+                f"or end it with `kill {process}`"
+            ) from None
+        file.truncate(0)
+        print(os.getpid(), end="", file=file, flush=True)
+        yield
+
+
+def drop_broken_lock(lock: Path) -> None:
+    """Begin a dvc.lock anew that a kill has cut off while it was written: the run cache knows all.
+
+    DVC writes it over the old one after each stage.
+    """
+    if lock.exists() and not lock.read_bytes().endswith(b"\n"):
+        print(f"{lock}: cut off in the middle by a kill; DVC makes it again from its cache")
+        lock.unlink()
+
+
+def reproduce(pipeline: str) -> None:
+    """Run what has changed. Raises SystemExit, or UserError naming the chains that failed."""
+    drop_broken_lock(Path(pipeline).with_suffix(".lock"))
+    commands = Commands()
+    stale = changed(pipeline)
+    if not stale:
+        print("Nothing has changed: models, translations, scores and comparison are up to date.")
+    if stale.intersection(SHARED):
+        commands.check(*DVC, "repro", address(pipeline, "tokenize"))
+        stale = changed(pipeline)
+    labels = [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
+    chains = {label: [f"{stage}@{label}" for stage in CHAIN] for label in labels}
+    run_chains(
+        {
+            # -s: these stages alone, since two at once must not both check what they share.
+            label: [*DVC, "repro", "-s", *(address(pipeline, stage) for stage in chain)]
+            for label, chain in chains.items()
+            if stale.intersection(chain)
+        },
+        commands,
+    )
+    if stale:
+        commands.check(*DVC, "repro", pipeline)
+    commands.run("rnnmt", "sync")  # where MLflow is away it says so, and nothing has failed
+
+
+def changed(pipeline: str) -> set[str]:
+    """The stages that have something to do, but for those that will only follow from others."""
+    command = [*DVC, "status", "--json", pipeline]
+    status = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if status.returncode:
+        raise SystemExit(status.returncode)
+    return {stage.removeprefix(address(pipeline, "")) for stage in json.loads(status.stdout)}
+
+
+def address(pipeline: str, stage: str) -> str:
+    """What DVC calls a stage of a pipeline."""
+    return stage if pipeline == "dvc.yaml" else f"{pipeline}:{stage}"
+
+
+def run_chains(chains: dict[str, list[str]], commands: Commands) -> None:
+    """Run a command for each label, several at once. Raises UserError naming those that failed."""
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # on Linux: those that this process may use
+        cores = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(max(1, cores // params.threads())) as pool:
+        codes = pool.map(lambda label: commands.run(*chains[label], label=label), chains)
+        failed = [label for label, code in zip(chains, codes, strict=True) if code]
+    commands.end_if_stopped()
+    if failed:
+        raise UserError(
+            f"failed: {', '.join(failed)}; their lines above say why. The same command goes on "
+            "with what is left"
+        )
+
+
+class Commands:
+    """Runs commands, several at once, and passes on to all of them the signals that it gets."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = 0  # by this signal
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def run(self, *command: str, label: str = "") -> int:
+        """Run a command and return its exit code; with a label, which begins each of its lines."""
+        if self._stopped:
+            return 128 + self._stopped
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if label else None,
+            stderr=subprocess.STDOUT if label else None,
+            text=True,
+            errors="replace",
+            process_group=0,  # of its own: a signal reaches it and its children, and once
+            preexec_fn=end_with_parent,
+        )
+        self._running.add(process)
+        if self._stopped:  # meanwhile
+            self._signal(process, self._stopped)
+        for line in process.stdout or ():
+            if line.strip():
+                # In one piece, so that no line gets into another.
+                print(f"{label}: {line.rstrip()}\n", end="", flush=True)
+        code = process.wait()
+        self._running.discard(process)
+        return code
+
+    def check(self, *command: str) -> None:
+        """Run a command. Raises SystemExit where it fails."""
+        code = self.run(*command)
+        self.end_if_stopped()
+        if code:
+            raise SystemExit(code)
+
+    def end_if_stopped(self) -> None:
+        """Raises SystemExit where a signal has come."""
+        if self._stopped:
+            print("Stopped; the same command goes on where this one was.", flush=True)
+            raise SystemExit(128 + self._stopped)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        # DVC waits for its stage to end by a Ctrl-C; whoever repeats it will not.
+        passed_on = signal.SIGTERM if self._stopped else number
+        self._stopped = self._stopped or number
+        for process in tuple(self._running):
+            self._signal(process, passed_on)
+
+    @staticmethod
+    def _signal(process: subprocess.Popen[str], number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
 
 
 def check_recipe(recipe: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rnnmt.dataset import batch as batch_module
 from rnnmt.dataset.batch import Batch, BatchLoader, make_batch, pad
 from rnnmt.dataset.store import ParallelStore, TokenStore, TokenStoreWriter
 from rnnmt.dataset.tokenizer import BOS, EOS, PAD
@@ -141,6 +142,30 @@ def test_a_batch_may_have_just_as_many_tokens_as_are_allowed() -> None:
     assert [len(batch.labels) for batch in BatchLoader(store, 12, 1)] == [3, 3, 3]
     assert len(BatchLoader(store, 11, 1)) == 5
     assert len(BatchLoader(store, 3, 1)) == 9
+
+
+@FUZZ
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 60))
+def test_batches_are_cut_as_if_filled_one_by_one(lengths: list[int], batch_tokens: int) -> None:
+    store = make_store([((), (5,) * length) for length in lengths])
+    filled, batch = [], 0
+    for tokens in sorted(length + 1 for length in lengths):
+        if batch and (batch + 1) * tokens > batch_tokens:
+            filled.append(batch)
+            batch = 0
+        batch += 1
+    sizes = [len(b.labels) for b in BatchLoader(store, batch_tokens, 1)]
+    assert sorted(sizes) == sorted([*filled, batch])
+
+
+def test_chance_is_fair() -> None:
+    """Among pairs of equal lengths, each is in the first batch as often as any other."""
+    lengths = np.zeros(8, dtype=np.uint32)
+    random = np.random.default_rng(1)
+    orders = [batch_module._shuffled(lengths, random) for _ in range(4000)]
+    firsts = Counter(int(order[0]) for order in orders)
+    assert set(firsts) == set(range(8))
+    assert all(400 < count < 600 for count in firsts.values())  # 500, five standard deviations
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 13, 100, 10**9])

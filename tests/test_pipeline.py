@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
 from closure import ROOT
 
 BIN = Path(sys.executable).parent
+MAKE_REPRO = (sys.executable, "scripts/repro.py")
 SMALL: dict[str, Any] = {
     "corpus": {
         "name": "small",
@@ -78,9 +83,12 @@ class Clone:
     def repro(self, *arguments: str) -> str:
         return run("dvc", "repro", *arguments, cwd=self.folder, env=self.environment)
 
-    def start(self) -> subprocess.Popen[str]:
+    def make_repro(self, *recipe: str) -> str:
+        return run(*MAKE_REPRO, *recipe, cwd=self.folder, env=self.environment)
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["dvc", "repro"],
+            command,
             cwd=self.folder,
             env=self.environment,
             start_new_session=True,
@@ -88,6 +96,24 @@ class Clone:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+    def copy(self, folder: Path) -> Clone:
+        """The same with its data, models, reports and caches, in another folder."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        other = Clone.__new__(Clone)
+        other.folder = folder
+        return other
+
+    def settings(self) -> dict[str, Any]:
+        yaml = YAML(typ="safe", pure=True)
+        return dict(yaml.load((self.folder / "params.yaml").read_text()))
+
+    def test_scores(self) -> dict[str, float]:
+        """label -> test/bleu of the finished runs in MLflow."""
+        client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        runs = client.search_runs(experiments, "attributes.status = 'FINISHED'")
+        return {run.info.run_name: run.data.metrics["test/bleu"] for run in runs}
 
     def bytes(self) -> dict[str, str]:
         """The sums of all that must be the same each time; not of what was measured."""
@@ -159,12 +185,10 @@ def test_test_sentences_never_occur_in_training_data(clone: Clone) -> None:
 
 
 def test_another_beam_never_trains_again(clone: Clone, tmp_path: Path) -> None:
-    shutil.copytree(clone.folder, tmp_path / "other", symlinks=True)
-    other = Clone(tmp_path / "other")
-    params = YAML(typ="safe", pure=True).load((other.folder / "params.yaml").read_text())
-    params["decode"] |= {"beam": 2, "nbest": 1}
-    other.write(params)
-    (other.folder / "dvc.lock").write_bytes((clone.folder / "dvc.lock").read_bytes())
+    other = clone.copy(tmp_path / "other")
+    settings = other.settings()
+    settings["decode"] |= {"beam": 2, "nbest": 1}
+    other.write(settings)
     printed = other.repro()
     assert "Running stage 'decode@gru-1'" in printed
     assert "Running stage 'train" not in printed
@@ -189,6 +213,31 @@ def test_a_model_translates_alone_and_as_decode_did(clone: Clone, tmp_path: Path
     assert [len(line) for line in fields] == [4, 4, 4]
     assert fields[0][2] == beam.read_text().splitlines()[0]
     assert all("=" in pair for pair in fields[0][3].split(" "))
+
+
+def test_the_runs_in_mlflow_are_complete_without_rnnmt_sync(clone: Clone) -> None:
+    labels = ("gru-1", "lstm-general-1")
+    scores = {label: clone.folder / f"reports/small/scores/{label}.json" for label in labels}
+    assert clone.test_scores() == {
+        label: json.loads(file.read_text())["test"]["bleu"] for label, file in scores.items()
+    }
+
+
+def test_an_mlflow_that_is_away_is_one_warning(clone: Clone, tmp_path: Path) -> None:
+    other = clone.copy(tmp_path / "other")
+    settings = other.settings()
+    settings["evaluate"] |= {"confidence": 0.9}
+    other.write(settings)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # never listens: refused
+        uri = f"http://me:secret@127.0.0.1:{closed.getsockname()[1]}"
+        printed = run(
+            "dvc", "repro", cwd=other.folder, env=other.environment | {"MLFLOW_TRACKING_URI": uri}
+        )
+    assert "Running stage 'compare'" in printed
+    assert printed.count("rnnmt: warning") == printed.count("rnnmt sync") == 1
+    assert "refused" in printed
+    assert "secret" not in printed
 
 
 def test_translate_says_what_is_wrong(clone: Clone, tmp_path: Path) -> None:
@@ -230,7 +279,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_bytes(clone: Clone, tmp_pat
     other = Clone(tmp_path / "another folder")
     killed = []
     for stage, arrived in MOMENTS:
-        process = other.start()
+        process = other.start("dvc", "repro")
         while process.poll() is None and not arrived(other.folder):
             time.sleep(0.005)
         if process.poll() is None:
@@ -241,6 +290,129 @@ def test_killed_in_every_stage_it_ends_with_the_same_bytes(clone: Clone, tmp_pat
     assert len(killed) >= 5, killed
     assert other.bytes() == clone.bytes()
     assert not list((other.folder / "work").glob("*/last.ckpt"))
+
+
+@pytest.fixture(scope="module")
+def parallel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, str]:
+    """A fresh clone in which `make repro` has run once, and what it printed."""
+    made = Clone(tmp_path_factory.mktemp("parallel"))
+    return made, made.make_repro()
+
+
+def test_make_repro_gives_what_dvc_repro_gives(clone: Clone, parallel: tuple[Clone, str]) -> None:
+    other, printed = parallel
+    assert other.bytes() == clone.bytes()
+    assert other.test_scores() == clone.test_scores()
+    assert "rnnmt: warning" not in printed
+    for stage in ("train", "decode", "evaluate"):
+        for label in ("gru-1", "lstm-general-1"):
+            assert f"\n{label}: Running stage '{stage}@{label}':\n" in printed
+
+
+def wrapped(clone: Clone, folder: Path, name: str, first: str) -> dict[str, str]:
+    """An environment where `name` is a command that runs `first` before itself."""
+    command = folder / "wrapped" / name
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\n{first}\nexec {BIN}/{name} "$@"\n')
+    command.chmod(0o755)
+    return clone.environment | {"PATH": f"{command.parent}:{clone.environment['PATH']}"}
+
+
+def test_a_second_make_repro_starts_one_dvc(parallel: tuple[Clone, str], tmp_path: Path) -> None:
+    other = parallel[0].copy(tmp_path / "other")
+    before = (other.folder / "dvc.lock").read_bytes()
+    environment = wrapped(other, tmp_path, "dvc", f'echo "$@" >> {tmp_path}/calls')
+    printed = run(*MAKE_REPRO, cwd=other.folder, env=environment)
+    assert "Nothing has changed" in printed
+    assert "gru-1: up to date" in printed
+    assert (tmp_path / "calls").read_text().count("\n") == 1
+    assert (other.folder / "dvc.lock").read_bytes() == before
+
+    (other.folder / "mlflow.db").unlink()
+    assert "gru-1: created" in other.make_repro()
+    assert other.test_scores() == parallel[0].test_scores()
+
+
+def test_a_chain_that_fails_stops_no_other(clone: Clone, tmp_path: Path) -> None:
+    other = clone.copy(tmp_path / "other")
+    settings = other.settings()
+    new = {name: {"cell": "rnn", "attention": "none"} for name in ("bad", "good")}
+    other.write(settings | {"variants": {**new, **settings["variants"]}})
+    refuse = 'case "$*" in *"decode bad"*) echo out of luck; exit 1;; esac'
+    environment = wrapped(other, tmp_path, "python", refuse)
+    printed = fails(*MAKE_REPRO, cwd=other.folder, env=environment)
+    assert "rnnmt: error: failed: bad-1;" in printed
+    assert "\nbad-1: out of luck\n" in printed
+    assert "gru-1:" not in printed
+    assert (other.folder / "reports/small/scores/good-1.json").exists()
+    assert "Running stage 'train" not in other.make_repro()
+
+
+def fails(*command: str, cwd: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_only_one_make_repro_runs_in_a_clone(tmp_path: Path) -> None:
+    other = Clone(tmp_path)
+    left = tmp_path / "recipes/mine/dvc.yaml"  # of a recipe that runs
+    left.parent.mkdir()
+    left.touch()
+    lock = tmp_path / ".dvc/tmp/make-repro.lock"
+    lock.parent.mkdir()
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        print(123, end="", file=file, flush=True)
+        assert "`kill 123`" in fails(*MAKE_REPRO, cwd=tmp_path, env=other.environment)
+    assert left.exists()
+
+
+def test_a_lock_file_that_a_kill_cut_off_is_made_again(
+    parallel: tuple[Clone, str], tmp_path: Path
+) -> None:
+    other = parallel[0].copy(tmp_path / "other")
+    lock = other.folder / "dvc.lock"
+    lock.write_bytes(lock.read_bytes()[:4000])
+    printed = other.make_repro()
+    assert "cut off" in printed
+    assert "Running stage 'train" not in printed
+    assert other.bytes() == parallel[0].bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="on Linux, all ends with its parent")
+def test_make_repro_ends_whole_and_goes_on(clone: Clone, tmp_path: Path) -> None:
+    """By Ctrl-C, SIGTERM and SIGKILL to its process alone, while both variants are at work."""
+    other = Clone(tmp_path / "clone")
+    moments = [
+        (signal.SIGTERM, "work/*/last.ckpt", 128 + signal.SIGTERM),
+        (signal.SIGKILL, "work/lstm*/best.ckpt", -signal.SIGKILL),
+        (signal.SIGINT, "reports/small/translations/.*", 128 + signal.SIGINT),
+    ]
+    for number, pattern, code in moments:
+        process = other.start(*MAKE_REPRO)
+        while process.poll() is None and not any(other.folder.glob(pattern)):
+            time.sleep(0.005)
+        process.send_signal(number)
+        assert process.wait() == code
+        deadline = time.monotonic() + 20
+        while at_work(other.folder) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not at_work(other.folder)
+    other.make_repro()
+    assert other.bytes() == clone.bytes()
+    assert other.test_scores() == clone.test_scores()
+
+
+def at_work(folder: Path) -> list[str]:
+    """The commands of the processes whose current folder it is."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == folder:
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
 
 
 @pytest.mark.parametrize("recipe", sorted(f.stem for f in (ROOT / "recipes").glob("*.yaml")))
@@ -254,9 +426,7 @@ def test_every_recipe_shrunk_runs(recipe: str, tmp_path: Path) -> None:
     other.write(small, f"recipes/{recipe}.yaml")
     before = (other.folder / "params.yaml").read_bytes()
     for _ in range(2):
-        printed = run(
-            sys.executable, "scripts/repro.py", recipe, cwd=other.folder, env=other.environment
-        )
+        printed = other.make_repro(recipe)
     assert "Running stage" not in printed
     assert (other.folder / f"recipes/{recipe}/dvc.lock").exists()
     assert not (other.folder / "dvc.lock").exists()

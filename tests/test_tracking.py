@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from rnnmt.errors import UserError
 from rnnmt.model.training import History, ResumePoint
 from rnnmt.tracking import runs, store, training
-from rnnmt.tracking.sync import sync
+from rnnmt.tracking.sync import sync, sync_or_warn
 from rnnmt.tracking.training import LogEpochs, TrainingLogger, training_logger
 
 EPOCHS, BATCHES = 3, 60
@@ -238,7 +238,7 @@ def test_tables_that_were_made_in_part_are_made_again(
         raise KeyboardInterrupt
 
     database = tmp_path / "mlflow.db"
-    monkeypatch.setattr(store, "MlflowClient", killed)
+    monkeypatch.setattr("mlflow.MlflowClient", killed)
     with pytest.raises(KeyboardInterrupt):
         store.connect(f"sqlite:///{database}")
     assert not database.exists()
@@ -451,6 +451,56 @@ def test_sync_completes_a_run_that_sync_left_half_made(
             sync()
     sync()
     assert_complete(root, made_up_history(), live=False)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reason"), [(60, "timed out"), (0.1, "no answer for 0.1 seconds")]
+)
+def test_a_stage_does_not_wait_for_a_server_that_hangs(
+    root: Path,  # noqa: ARG001
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    reason: str,
+) -> None:
+    write_outputs(made_up_history())
+    monkeypatch.setattr("rnnmt.tracking.sync.STAGE_SECONDS", seconds)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        sync_or_warn()
+    errors = capfd.readouterr().err
+    assert errors.count("\n") == errors.count("rnnmt: warning") == errors.count("rnnmt sync") == 1
+    assert reason in errors
+
+
+@pytest.mark.parametrize("loss", ["file", "experiment", "run", "superseded", "unfinished"])
+def test_sync_sees_without_mlflow_whether_there_is_something_to_do(
+    root: Path, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_outputs(made_up_history())
+    sync()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "connect", lambda _: pytest.fail("mlflow is asked"))
+        sync()
+    (run,) = all_runs(root)
+    client = client_of(root)
+    match loss:
+        case "file":
+            (root / "mlflow.db").unlink()
+        case "experiment":
+            client.delete_experiment(run.info.experiment_id)
+        case "run":
+            client.delete_run(run.info.run_id)
+        case "superseded":
+            client.set_tag(run.info.run_id, "superseded", "true")
+        case "unfinished":
+            client.update_run(run.info.run_id, status="RUNNING")
+    sync()
+    assert [r.info.status for r in all_runs(root) if "superseded" not in r.data.tags] == [
+        "FINISHED"
+    ]
 
 
 def test_sync_names_a_damaged_file(root: Path) -> None:  # noqa: ARG001

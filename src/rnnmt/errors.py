@@ -1,7 +1,8 @@
-"""The one exception that a person is meant to read."""
+"""How a program ends: with a message that a person is meant to read, and with its parent."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -17,3 +18,23 @@ def run_main(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"rnnmt: error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """`run_main` for what DVC starts: it ends with DVC."""
+    end_with_parent()
+    run_main(main)
+
+
+def end_with_parent() -> None:
+    """On Linux, get a SIGTERM when the parent is killed.
+
+    A stage would go on alone otherwise, beside the one that the next `dvc repro` starts.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

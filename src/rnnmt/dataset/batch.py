@@ -13,8 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnnmt.dataset.store import ParallelStore
+from rnnmt.dataset.store import ParallelStore, TokenStore
 from rnnmt.dataset.tokenizer import BOS, EOS, PAD
+
+# Of what batches are sorted by; 64 - 24 bits are left for a pair's place and chance.
+TARGET_BITS, SOURCE_BITS = 14, 10
 
 
 class Batch(NamedTuple):
@@ -53,7 +56,7 @@ class BatchLoader:
     An epoch is a pure function of (seed, epoch). Sentences are sorted by target length, then by
     source length, then at random, and cut, so that every epoch has as many batches as every
     other. Lightning puts `state_dict` in its checkpoints: a resumed epoch goes on with the next
-    batch.
+    batch. Memory: 4 bytes for each pair, and 20 more while an epoch begins.
     """
 
     def __init__(self, store: ParallelStore, batch_tokens: int, seed: int) -> None:
@@ -62,24 +65,21 @@ class BatchLoader:
         self.epoch = 0
         self.yielded = 0  # batches of this epoch that were handed out
         self.sampler = self  # where Lightning looks for set_epoch
-        source, target = store.source.lengths, store.target.lengths
-        # One sortable number: target length, source length (24 bits each), then a random part.
-        self._keys = (target.astype(np.uint64) << np.uint64(40)) | (
-            np.minimum(source, 0xFFFFFF).astype(np.uint64) << np.uint64(16)
-        )
-        self._bounds = _cut(np.sort(target) + 1, batch_tokens)
+        target = _capped(store.target, TARGET_BITS)
+        self._bounds = _cut(np.bincount(target + 1), batch_tokens)
+        target <<= np.uint32(SOURCE_BITS)
+        self._lengths = target | _capped(store.source, SOURCE_BITS)
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
     def __iter__(self) -> Iterator[Batch]:
         random = np.random.default_rng((self.seed, self.epoch))
-        noise = random.integers(1 << 16, size=len(self._keys), dtype=np.uint64)
-        order = np.argsort(self._keys | noise, kind="stable")
+        order = _shuffled(self._lengths, random)
         batches = random.permutation(len(self))
         for i in batches[self.yielded :]:
             self.yielded += 1
-            yield make_batch(self.store, order[self._bounds[i] : self._bounds[i + 1]])
+            yield make_batch(self.store, order[self._bounds[i] : self._bounds[i + 1]].tolist())
         self.yielded = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -93,11 +93,43 @@ class BatchLoader:
         self.epoch, self.yielded = state["epoch"], state["yielded"]
 
 
-def _cut(lengths: NDArray[Any], batch_tokens: int) -> NDArray[np.int64]:
-    """Where batches begin in sorted `lengths`, and the end; a longer sentence stands alone."""
-    bounds = [0]
-    while bounds[-1] < len(lengths):
-        window = lengths[bounds[-1] : bounds[-1] + batch_tokens]
-        sizes = window * np.arange(1, len(window) + 1)
-        bounds.append(bounds[-1] + max(1, int(np.searchsorted(sizes, batch_tokens, "right"))))
-    return np.array(bounds)
+def _capped(store: TokenStore, bits: int) -> NDArray[np.uint32]:
+    """The lengths of all sentences (N,), of which longer ones count as the longest of so many bits.
+
+    No sentence is that long, unless `cleaning` lets it pass.
+    """
+    lengths = store.lengths
+    return np.minimum(lengths, (1 << bits) - 1, out=lengths).astype(np.uint32)
+
+
+def _cut(counts: NDArray[np.int64], batch_tokens: int) -> NDArray[np.int64]:
+    """Where batches begin in sentences sorted by length, and the end; a longer one stands alone.
+
+    `counts[n]` of the sentences have n tokens.
+    """
+    begin = end = 0  # of the batch that has room, of the sentences so far
+    begins = [np.zeros(1, dtype=np.int64)]
+    for length in np.flatnonzero(counts):
+        size = max(1, batch_tokens // int(length))
+        full = max(end, begin + size)
+        end += int(counts[length])
+        if full < end:
+            begins.append(np.arange(full, end, size))
+            begin = int(begins[-1][-1])
+    return np.concatenate([*begins, [end]])
+
+
+def _shuffled(lengths: NDArray[np.uint32], random: np.random.Generator) -> NDArray[np.uint32]:
+    """The places (N,) of `lengths` (N,) in ascending order, equal ones at random."""
+    # One number for each: its length, a random part, its place, which makes all differ. Sorting
+    # numbers takes a tenth of the time, and half of the memory, of sorting places by a key.
+    place_bits = len(lengths).bit_length()
+    random_bits = min(16, 64 - TARGET_BITS - SOURCE_BITS - place_bits)
+    keys = lengths.astype(np.uint64)
+    keys <<= np.uint64(random_bits)
+    keys |= random.integers(1 << random_bits, size=len(keys), dtype=np.uint16)
+    keys <<= np.uint64(place_bits)
+    keys |= np.arange(len(keys), dtype=np.uint32)
+    keys.sort()
+    keys &= np.uint64((1 << place_bits) - 1)
+    return keys.astype(np.uint32)

@@ -1,6 +1,7 @@
 """`python -m rnnmt.stages.compare`: all variants side by side, and which differences are real.
 
-Writes `reports/NAME/comparison.md`, to be read, and `comparison.json`, the numbers behind it.
+Writes `reports/NAME/comparison.md`, to be read, and `comparison.json`, the numbers behind it. All
+being known now, MLflow's runs are completed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rnnmt import params
-from rnnmt.errors import run_main
+from rnnmt.errors import run_stage
 from rnnmt.scoring import comparison, metrics
 from rnnmt.scoring.comparison import Pair, Variant
 from rnnmt.scoring.metrics import Array
@@ -59,6 +60,13 @@ def main() -> None:
     )
     path = reports(wanted.corpus) / "comparison.md"
     path.write_text(text, encoding="utf-8", newline="\n")
+    _show_in_mlflow()
+
+
+def _show_in_mlflow() -> None:
+    from rnnmt.tracking.sync import sync_or_warn
+
+    sync_or_warn()
 
 
 def read_variant(name: str, runs: list[Run]) -> Variant:
@@ -130,4 +138,4 @@ def _rounded(tested: Pair) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_stage(main)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rnnmt import params
-from rnnmt.errors import run_main
+from rnnmt.errors import run_stage
 from rnnmt.search.settings import DecodeSettings
 
 if TYPE_CHECKING:
@@ -138,4 +138,4 @@ def _write_lines(file: Path, lines: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_stage(main)

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from rnnmt.corpora import settings
 from rnnmt.corpora.files import Corpus, digest
-from rnnmt.errors import UserError, run_main
+from rnnmt.errors import UserError, run_stage
 
 
 def main() -> None:
@@ -157,4 +157,4 @@ def _report(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_stage(main)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from rnnmt import params
-from rnnmt.errors import run_main
+from rnnmt.errors import run_stage
 from rnnmt.scoring import metrics
 from rnnmt.scoring.settings import (
     SEARCHES,
@@ -93,4 +93,4 @@ def summary(scores: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_stage(main)

@@ -37,7 +37,7 @@ from rnnmt.corpora.clean import (
 )
 from rnnmt.dataset.store import TokenStoreWriter, ids_dtype
 from rnnmt.dataset.tokenizer import SAMPLE_BYTES, Tokenizer, TokenizerSettings, train
-from rnnmt.errors import UserError, run_main
+from rnnmt.errors import UserError, run_stage
 
 SIDES = ("source", "target")
 # Sentences that are encoded and written at once.
@@ -271,4 +271,4 @@ def _list(counts: dict[str, int]) -> str:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_stage(main)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnmt import params
-from rnnmt.errors import UserError, run_main
+from rnnmt.errors import UserError, run_stage
 from rnnmt.model.settings import ModelSettings, TrainSettings, variant
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ def main() -> None:
     description = _describe(arguments, model_settings, train_settings, tokens)
     # <variant>-<seed>-<fingerprint>: other settings, data or code never resume this training.
     work = Path("work", f"{arguments.variant}-{arguments.seed}-{description['fingerprint'][:12]}")
-    _die_with_parent()
     with _lock(work):
         _train(description, model_settings, train_settings, tokens, work)
 
@@ -100,16 +99,6 @@ def _lock(work: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"{work}: another process trains this model; wait for it") from None
         yield
-
-
-def _die_with_parent() -> None:
-    """On Linux, end when `dvc repro` is killed, instead of going on alone beside its successor."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _train(
@@ -242,4 +231,4 @@ def _write(
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_stage(main)

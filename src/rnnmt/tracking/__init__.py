@@ -1,7 +1,7 @@
 """MLflow: a live view of training, which can be made again from DVC's outputs at any time.
 
-The only package that imports mlflow. Others import its modules within functions, since mlflow
-takes a second to load.
+The only package that imports mlflow, which takes two seconds to load: within functions, where it
+may turn out that there is nothing to do.
 """
 
 import os

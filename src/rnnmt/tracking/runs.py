@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Metric, Run
 
 Description = dict[str, Any]  # settings.json
 # Outputs of the pipeline that are in git: they do not make the code another one.
@@ -67,6 +68,8 @@ def create(
 
 def describe(client: MlflowClient, run: Run, description: Description) -> None:
     """Give a run its parameters and its dataset, where it does not have them yet."""
+    from mlflow.entities import Param
+
     known = run.data.params
     new = [Param(k, v) for k, v in parameters(description).items() if k not in known]
     if new:
@@ -139,6 +142,8 @@ def _git(*arguments: str) -> str | None:
 
 def _dataset(description: Description) -> DatasetInput:
     """The token ids that were trained on: where they came from, their digest and their counts."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
     folder = Path("data", description["corpus"])
     tokens = folder / "tokens"
     manifest = _manifest(tokens)

@@ -7,14 +7,14 @@ import fcntl
 import logging
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-
-for _name in ("mlflow", "alembic"):  # migrations and other news that nobody asked for
-    logging.getLogger(_name).setLevel(logging.WARNING)
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 def root() -> Path:
@@ -66,6 +66,10 @@ def connect(uri: str) -> MlflowClient:
 
     Raises what mlflow and its database raise where the store is unusable; a server is not asked.
     """
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):  # migrations and other news that nobody asked for
+        logging.getLogger(name).setLevel(logging.WARNING)
     database = _database(uri)
     if database and not database.exists():
         # Tables that were made in part, by a process that was killed, could never be used.
@@ -78,6 +82,8 @@ def connect(uri: str) -> MlflowClient:
 
 def experiment(client: MlflowClient, name: str) -> str:
     """The id of the experiment, which is made where there is none, or brought back if deleted."""
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -108,6 +114,28 @@ def impatient(seconds: int, retries: int) -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+def synced(uri: str) -> set[str]:
+    """The digests of the finished runs of a SQLite file; none where it is something else.
+
+    Read without mlflow, which takes two seconds to load, so that little to do takes little.
+    """
+    database = _database(uri)
+    if database is None:
+        return set()
+    query = """
+        SELECT tags.value
+        FROM tags JOIN runs USING (run_uuid) JOIN experiments USING (experiment_id)
+        WHERE tags.key = 'synced' AND runs.status = 'FINISHED'
+        AND runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
+        AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'superseded')"""
+    try:
+        file = f"file:{quote(str(database))}?mode=ro"
+        with contextlib.closing(sqlite3.connect(file, uri=True)) as connection:
+            return {digest for (digest,) in connection.execute(query)}
+    except sqlite3.Error:  # no file, or none of these tables: for mlflow to find out
+        return set()
 
 
 def _database(uri: str) -> Path | None:

@@ -10,52 +10,89 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from typing import TYPE_CHECKING, Any
 
 from rnnmt import params
-from rnnmt.errors import UserError, run_main
+from rnnmt.errors import UserError, run_stage
 from rnnmt.tracking import runs, store
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
 EXAMPLES = 20  # sentences of each test set
+UNTRAINED = "not trained yet"
+# What a stage waits for MLflow: for an answer, and in all.
+REQUEST_SECONDS, STAGE_SECONDS = 3, 60
 
 
 def main() -> None:
-    sync()
+    """`python -m rnnmt.tracking.sync`: a sync without patience."""
+    sync(REQUEST_SECONDS, retries=0)
 
 
-def sync() -> None:
+def sync_or_warn() -> None:
+    """`sync` for a stage: where it fails or takes long, that is a warning and no more.
+
+    In a process of its own, which can be ended whatever it waits for.
+    """
+    command = [sys.executable, "-m", "rnnmt.tracking.sync"]
+    try:
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=STAGE_SECONDS)
+        error = done.stderr.strip() if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        error = f"no answer for {STAGE_SECONDS} seconds"
+    if error:
+        reason = error.splitlines()[-1].removeprefix("rnnmt: error: ")
+        print(
+            "rnnmt: warning: the runs in MLflow are not complete; `rnnmt sync` will add what is "
+            f"missing ({reason})",
+            file=sys.stderr,
+        )
+
+
+def sync(request_seconds: int = 30, retries: int = 1) -> None:
     """Bring MLflow up to date with the outputs of every variant and seed of the settings file.
 
     Prints a line for each. Raises UserError where a file is damaged or where the tracking server
     or database cannot be used.
     """
-    corpus, names = params.read()["corpus"]["name"], params.variants()
     # From the settings, never from a listing: the outputs of removed variants stay where they are.
-    wanted = [(variant, seed) for variant in names for seed in params.seeds()]
+    labels = [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
+    found = {label: read_outputs(params.corpus_name(), label) for label in labels}
     uri = store.tracking_uri()
+    synced = store.synced(uri)
+    if all(outputs is None or outputs.digest() in synced for outputs in found.values()):
+        _say_up_to_date(uri, found)
+        return
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
-        with store.impatient(seconds=30, retries=1), store.alone(uri):
-            _sync_all(store.connect(uri), corpus, wanted)
+        with store.impatient(request_seconds, retries), store.alone(uri):
+            _sync_all(store.connect(uri), found)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         at, reason = store.shown(uri), store.reason(error)
         raise UserError(f"cannot use MLflow at {at}: {reason}") from None
 
 
-def _sync_all(client: MlflowClient, corpus: str, wanted: list[tuple[str, int]]) -> None:
+def _say_up_to_date(uri: str, found: Mapping[str, Outputs | None]) -> None:
+    for label, outputs in found.items():
+        print(f"{label}: {'up to date' if outputs else UNTRAINED}")
+    for name in dict.fromkeys(runs.experiment_name(o.description) for o in found.values() if o):
+        print(_where(uri, name))
+
+
+def _sync_all(client: MlflowClient, found: Mapping[str, Outputs | None]) -> None:
     experiments: dict[str, str] = {}  # name -> id
-    for variant, seed in wanted:
-        label = f"{variant}-{seed}"
-        outputs = read_outputs(corpus, label)
+    for label, outputs in found.items():
         if outputs is None:
-            print(f"{label}: not trained yet")
+            print(f"{label}: {UNTRAINED}")
             continue
         name = runs.experiment_name(outputs.description)
         if name not in experiments:
@@ -65,7 +102,7 @@ def _sync_all(client: MlflowClient, corpus: str, wanted: list[tuple[str, int]]) 
         print(_where(client.tracking_uri, name, experiment))
 
 
-def _where(uri: str, name: str, experiment: str) -> str:
+def _where(uri: str, name: str, experiment: str = "") -> str:
     if uri.startswith("http"):
         return f"MLflow experiment '{name}': {store.shown(uri)}/#/experiments/{experiment}"
     return f"MLflow experiment '{name}' in {store.shown(uri)}; to look at it: make ui"
@@ -209,6 +246,8 @@ def _complete(client: MlflowClient, run: Run, outputs: Outputs) -> None:
 
 
 def _missing_metrics(client: MlflowClient, run: Run, outputs: Outputs) -> Iterator[Metric]:
+    from mlflow.entities import Metric
+
     known = run.data.metrics
     for name in (column for column in outputs.rows[0] if column != "step"):
         steps = runs.steps(client, run.info.run_id, name) if name in known else set()
@@ -251,4 +290,4 @@ def _text(path: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_stage(main)
