@@ -41,6 +41,12 @@ class Prefixes(tuple[tuple[int, Prefix], ...]):
         return Prefixes(self[row] for row in rows.tolist())
 
 
+def best_first(log_probs: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` likeliest of each row (N, V) with their tokens; of equals the first."""
+    ordered, tokens = log_probs.sort(dim=1, descending=True, stable=True)
+    return ordered[:, :count], tokens[:, :count]
+
+
 class Tables:
     """Log-probabilities (V,) of the next token, for every sentence and every prefix.
 
@@ -85,11 +91,12 @@ class Tables:
         weights = np.random.default_rng([7, sentence, *prefix]).random(WIDTH)
         return [float(w) for w in (weights / weights.sum()).astype(np.float32)]
 
-    def step(self, tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
+    def step(self, tokens: Tensor, state: Prefixes, count: int) -> Step[Prefixes]:
         pairs = zip(state, tokens.tolist(), strict=True)
         after = Prefixes((sentence, (*prefix, token)) for (sentence, prefix), token in pairs)
         attention = torch.tensor([self.attention(*key) for key in after])
-        return Step(torch.stack([self.log_probs(*key) for key in after]), after, attention)
+        log_probs = torch.stack([self.log_probs(*key) for key in after])
+        return Step(*best_first(log_probs, count), after, attention)
 
     def search(self, sentences: Sequence[int], limits: Sequence[int], **options: Any) -> Any:
         options = {"nbest": 1, "length_penalty": 0.0, **options}
@@ -376,8 +383,8 @@ def test_no_sentences_give_no_translations() -> None:
 def test_without_attention_a_hypothesis_has_none() -> None:
     tables = Tables("random", 3, 0)
 
-    def step(tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
-        return tables.step(tokens, state)._replace(attention=None)
+    def step(tokens: Tensor, state: Prefixes, count: int) -> Step[Prefixes]:
+        return tables.step(tokens, state, count)._replace(attention=None)
 
     found = beam_search(
         step, Prefixes([(0, ()), (1, ())]), [4, 4], bos=START, eos=END, beam=3, nbest=3
@@ -392,12 +399,12 @@ def test_it_stops_when_no_live_hypothesis_can_win() -> None:
     tables = Tables("random", 6, 1)
     rows: list[int] = []
 
-    def sure(tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
+    def sure(tokens: Tensor, state: Prefixes, count: int) -> Step[Prefixes]:
         rows.append(len(tokens))
-        step = tables.step(tokens, state)
-        log_probs = torch.full_like(step.log_probs, -20.0)
+        log_probs = torch.full((len(tokens), 6), -20.0)
         log_probs[:, END] = -0.001
-        return step._replace(log_probs=log_probs)
+        _, _, after, attention = tables.step(tokens, state, count)
+        return Step(*best_first(log_probs, count), after, attention)
 
     def steps(**options: Any) -> list[int]:
         rows.clear()
@@ -413,14 +420,14 @@ def test_it_stops_when_no_live_hypothesis_can_win() -> None:
 def search_steps(steps: dict[Prefix, dict[int, float]], limit: int, **options: Any) -> list[Prefix]:
     """The n best of one sentence with three tokens; what `steps` does not name has -9."""
 
-    def step(tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
+    def step(tokens: Tensor, state: Prefixes, count: int) -> Step[Prefixes]:
         pairs = zip(state, tokens.tolist(), strict=True)
         after = Prefixes((b, (*prefix, token)) for (b, prefix), token in pairs)
         log_probs = torch.full((len(after), 3), -9.0)
         for row, (_, prefix) in enumerate(after):
             for token, x in steps.get(prefix[1:], {}).items():
                 log_probs[row, token] = x
-        return Step(log_probs, after, None)
+        return Step(*best_first(log_probs, count), after, None)
 
     [found] = beam_search(step, Prefixes([(0, ())]), [limit], bos=START, eos=END, **options)
     return [hypothesis.ids for hypothesis in found]

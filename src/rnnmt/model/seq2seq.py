@@ -11,7 +11,7 @@ from rnnmt.dataset.tokenizer import BOS, EOS, PAD
 from rnnmt.model.attention import Memory, SharedMemory
 from rnnmt.model.decoder import Decoder, Output, State
 from rnnmt.model.encoder import Encoder
-from rnnmt.model.largest import largest
+from rnnmt.model.likeliest import largest
 from rnnmt.model.prepared import prepare
 from rnnmt.model.settings import ModelSettings
 

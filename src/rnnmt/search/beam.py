@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnnmt.model.largest import largest
+from rnnmt.model.likeliest import largest
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -32,11 +32,10 @@ T = TypeVar("T", bound=Selectable)
 class Step(NamedTuple, Generic[T]):
     """What the model says after one more token of each live hypothesis."""
 
-    log_probs: Tensor  # (N, V) of the next token
+    log_probs: Tensor  # (N, K) of the K likeliest next tokens, best first
+    tokens: Tensor  # (N, K) which they are
     state: T
     attention: Tensor | None  # (N, S) weights over the source, if there are any
-    # (N, V) in the same order, where they tell apart what is equal in the precision of log_probs
-    logits: Tensor | None = None
 
 
 class Hypothesis(NamedTuple):
@@ -67,7 +66,7 @@ class _Trace(NamedTuple):
 
 
 def beam_search(
-    step: Callable[[Tensor, T], Step[T]],
+    step: Callable[[Tensor, T, int], Step[T]],
     state: T,
     limits: list[int],
     *,
@@ -79,7 +78,8 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Translate B sentences at once; `state` has one row for each and `limits` (B,) ends them.
 
-    `step` takes the last tokens (N,) and the state before them. Each sentence keeps `beam`
+    `step` takes the last tokens (N,), the state before them, and how many of the likeliest next
+    tokens to return (all, where there are no more than that). Each sentence keeps `beam`
     hypotheses, those that ended included, and is done when as many have ended or when no live
     one can still enter the `nbest`: log-probabilities only fall, so the bound is exact. After
     `limits[b]` tokens the live ones are cut off; they count where none has ended. Returns up
@@ -94,11 +94,12 @@ def beam_search(
     totals = np.zeros(len(limits))  # (N,) log-probability so far
     tokens = np.full(len(limits), bos)
     while len(sentences):
-        log_probs, state, attention, logits = step(torch.from_numpy(tokens), state)
+        log_probs, words, state, attention = step(torch.from_numpy(tokens), state, beam)
         time = len(traces) + 1
-        best, words = _likeliest(log_probs, logits, beam)
         widths = np.array([beam - len(e) for e in ended])
-        parents, tokens, totals = _extend(best, words, totals, sentences, widths, beam)
+        parents, tokens, totals = _extend(
+            log_probs.numpy(), words.numpy(), totals, sentences, widths, beam
+        )
         _cut_barren(sentences, parents, traces, cut)
         sentences = sentences[parents]
         is_end = tokens == eos
@@ -124,16 +125,15 @@ def score(log_prob: float, length: int, length_penalty: float) -> float:
     return float(log_prob / length**length_penalty)
 
 
-def _likeliest(log_probs: Tensor, logits: Tensor | None, beam: int) -> tuple[Floats, Ints]:
-    """The log-probabilities and tokens (N, K) of the likeliest extensions of each hypothesis."""
-    _, tokens = largest(log_probs if logits is None else logits, min(beam, log_probs.shape[1]))
-    return log_probs.gather(1, tokens).double().numpy(), tokens.numpy()
-
-
 def _extend(
-    best: Floats, tokens: Ints, totals: Floats, sentences: Ints, widths: Ints, beam: int
+    log_probs: NDArray[np.float32],
+    tokens: Ints,
+    totals: Floats,
+    sentences: Ints,
+    widths: Ints,
+    beam: int,
 ) -> tuple[Ints, Ints, Floats]:
-    """The `widths[b]` likeliest extensions of each sentence b among `best` and `tokens` (N, K).
+    """The `widths[b]` likeliest extensions of each sentence b among `log_probs` and `tokens` (N, K).
 
     Returns for each of them its parent's row, its token and its log-probability, sentence by
     sentence, likeliest first. Impossible ones (log-probability minus infinity) are left out.
@@ -145,9 +145,9 @@ def _extend(
     first = counts.cumsum() - counts
     lines = np.repeat(np.arange(len(active)), counts)
     slots = np.arange(len(sentences)) - first[lines]
-    count, width = int(counts.max()), best.shape[1]
+    count, width = int(counts.max()), tokens.shape[1]
     grid = np.full((len(active), count, width), -math.inf)
-    grid[lines, slots] = best + totals[:, None]
+    grid[lines, slots] = log_probs + totals[:, None]
     flat = torch.from_numpy(grid.reshape(len(active), -1))
     top, places = (x.numpy() for x in largest(flat, min(beam, count * width)))  # (active, K)
     chosen = (np.arange(top.shape[1]) < widths[active, None]) & (top > -math.inf)

@@ -15,6 +15,7 @@ from rnnmt.dataset.tokenizer import BOS, EOS
 from rnnmt.model.attention import SharedMemory
 from rnnmt.model.decoder import Decoder, State
 from rnnmt.model.folder import TrainedModel
+from rnnmt.model.likeliest import likeliest
 from rnnmt.model.prepared import prepare
 from rnnmt.model.seq2seq import greedy_limits
 from rnnmt.search.beam import Hypothesis, Step, beam_search
@@ -96,13 +97,13 @@ class Translator:
             for ids, hypotheses in zip(encoded, found, strict=True)
         ]
 
-    def _step(self, tokens: Tensor, search: _Search) -> Step[_Search]:
+    def _step(self, tokens: Tensor, search: _Search, count: int) -> Step[_Search]:
         decoder = self._decoder
         output = decoder(tokens.unsqueeze(1), search.state, search.memory)
         logits = decoder.logits(output.features[:, 0])
+        log_probs, words = likeliest(logits, min(count, logits.shape[1]))
         attention = None if output.attention is None else output.attention[:, 0]
-        after = _Search(output.state, search.memory)
-        return Step(logits.log_softmax(dim=1), after, attention, logits)
+        return Step(log_probs, words, _Search(output.state, search.memory), attention)
 
     def _translation(self, source: list[int], hypothesis: Hypothesis) -> Translation:
         ids = list(hypothesis.ids)

@@ -1,4 +1,4 @@
-"""The largest values of each row, in an order that nothing else in the batch can change."""
+"""The likeliest tokens of each row of logits, in an order that no other row can change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 64  # values whose largest one stands for them all
+CHUNK = 128  # logits whose largest one stands for them all
+ROWS = 64  # whose log-probabilities are computed at a time, so that they stay in the cache
+
+
+def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and tokens (N, count) of the likeliest of `logits` (N, V), best first.
+
+    Ordered by the logits, which differ where log-probabilities may be equal in their precision.
+    """
+    _, tokens = largest(logits, count)
+    blocks = zip(logits.split(ROWS), tokens.split(ROWS), strict=True)
+    return torch.cat([rows.log_softmax(dim=1).gather(1, best) for rows, best in blocks]), tokens
 
 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
