@@ -18,7 +18,7 @@ def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Ordered by the logits, which differ where log-probabilities may be equal in their precision.
     """
     _, tokens = largest(logits, count)
-    blocks = zip(logits.split(ROWS), tokens.split(ROWS), strict=True)
+    blocks = zip(torch.split(logits, ROWS), torch.split(tokens, ROWS), strict=True)
     return torch.cat([rows.log_softmax(dim=1).gather(1, best) for rows, best in blocks]), tokens
 
 

@@ -24,7 +24,12 @@ def prepare(decoder: Decoder) -> Decoder:
     It shares the embedding; other weights are copies, which later changes do not reach.
     """
     shared = {id(weight): weight for weight in decoder.parameters()}
-    prepared = copy.deepcopy(decoder, shared)
+    prepared: Decoder = copy.deepcopy(decoder, shared)
+    if decoder.features.out_features >= decoder.features.in_features:
+        # One product in place of two, where it is no larger: O (F h) + b = (O F) h + b.
+        product = decoder.output.weight.detach() @ decoder.features.weight.detach()
+        prepared.add_module("features", nn.Identity())
+        prepared.add_module("output", PackedLinear(product, decoder.output.bias))
     for module in list(prepared.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):

@@ -133,10 +133,11 @@ def _extend(
     widths: Ints,
     beam: int,
 ) -> tuple[Ints, Ints, Floats]:
-    """The `widths[b]` likeliest extensions of each sentence b among `log_probs` and `tokens` (N, K).
+    """The `widths[b]` likeliest extensions of each sentence b.
 
-    Returns for each of them its parent's row, its token and its log-probability, sentence by
-    sentence, likeliest first. Impossible ones (log-probability minus infinity) are left out.
+    `log_probs` and `tokens` (N, K) are those of the K likeliest of each hypothesis. Returns for
+    each extension its parent's row, its token and its log-probability, sentence by sentence,
+    likeliest first. Impossible ones (log-probability minus infinity) are left out.
     """
     # One line for each sentence: its hypotheses stand side by side, in `slots` of K extensions.
     counts = np.bincount(sentences)
