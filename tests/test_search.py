@@ -204,7 +204,7 @@ def test_a_beam_that_holds_everything_finds_the_exact_n_best(
 
 @FUZZ
 @given(
-    st.sampled_from(["random", "impossible", "endless", "brief"]),
+    KINDS,
     st.integers(2, 9),
     SEEDS,
     LIMITS,
@@ -215,7 +215,10 @@ def test_a_beam_that_holds_everything_finds_the_exact_n_best(
 def test_stopping_early_changes_nothing(
     kind: str, size: int, seed: int, limits: list[int], beam: int, nbest: int, penalty: float
 ) -> None:
-    """Against a beam search that always goes on to the end; beams wider than the vocabulary too."""
+    """Against a beam search that always goes on to the end; beams wider than the vocabulary too.
+
+    Of equals both keep the extensions of the better hypothesis, and of those the first token.
+    """
     tables = Tables(kind, size, seed)
     limits = [2 * limit for limit in limits]
     found = tables.search(
@@ -638,6 +641,53 @@ def test_pieces_name_the_rows_and_columns_of_the_alignment(
                     assert rows == len(translation.target_pieces)
                     assert columns == len(translation.source_pieces)
     assert seen == {False, True}, "a weak test: all or none are cut off"
+
+
+class Numbers:
+    """A tokenizer whose words are their ids, for vocabularies that no text here would fill."""
+
+    def encode(self, sentences: list[str]) -> list[list[int]]:
+        return [list(map(int, sentence.split())) for sentence in sentences]
+
+    def decode(self, sentences: list[list[int]]) -> list[str]:
+        return [" ".join(map(str, ids)) for ids in sentences]
+
+    def pieces(self, ids: list[int]) -> list[str]:
+        return list(map(str, ids))
+
+
+@pytest.mark.parametrize(
+    ("cell", "attention"), [("lstm", "general"), ("gru", "additive"), ("rnn", "none")]
+)
+def test_the_batch_changes_nothing_at_the_size_of_real_models(cell: str, attention: str) -> None:
+    torch.manual_seed(11)
+    model = Seq2Seq(
+        ModelSettings(
+            cell=cell, attention=attention, embedding=256, hidden=256, encoder_layers=1,
+            decoder_layers=1, dropout=0.3, tie_embeddings=True,
+        ),
+        Vocabularies(8000, 8000, True),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "weight_hh" not in name:  # which would make chaos of the last digits
+                weight.mul_(3)  # so sure of its tokens that no two are equally likely
+        model.decoder.output.bias[EOS] += 8
+    search = Translator(TrainedModel(model, Numbers(), Numbers(), {}), RATIO)  # type: ignore[arg-type]
+    random = np.random.default_rng(5)
+    sentences = [
+        " ".join(map(str, random.integers(4, 8000, int(random.integers(1, 25))))) for _ in range(40)
+    ]
+    together, greedy = search.beam(sentences, 5, 2, 1.0), search.greedy(sentences)
+    assert [ts[0].text for ts in search.beam(sentences, 1, 1, 1.0)] == greedy
+    for row in range(0, len(sentences), 5):
+        [alone] = search.beam([sentences[row]], 5, 2, 1.0)
+        assert [t.hypothesis.ids for t in alone] == [t.hypothesis.ids for t in together[row]]
+        for one, other in zip(alone, together[row], strict=True):
+            log_prob = other.hypothesis.log_prob
+            assert one.hypothesis.log_prob == pytest.approx(log_prob, rel=1e-5, abs=1e-4)
+        assert search.greedy([sentences[row]]) == [greedy[row]]
+    assert len({t for ts in together for t in ts[0].hypothesis.ids}) > 20, "a weak test"
 
 
 def test_a_translator_takes_no_sentences_too(tokenizer: Tokenizer) -> None:
