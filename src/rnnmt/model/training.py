@@ -31,7 +31,7 @@ VALIDATION_SENTENCES = 128  # translated together; no effect on what is measured
 
 
 def usable_precision(precision: str) -> str:
-    """`precision`, or float32 where the processor has no bfloat16 products: they'd be emulated."""
+    """`precision`; float32 where the processor has no bfloat16 products, which it would emulate."""
     if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         print("train.precision: this processor has no bfloat16, so float32 is used")
         return "float32"
@@ -77,7 +77,7 @@ class TranslationModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.rounds = precision == "bfloat16"
+        self.rounding = precision == "bfloat16"
         self.settings = settings
         self.total_steps = total_steps  # never trainer.estimated_stepping_batches: it would
         self.seed = seed  # silently drop the loader's place in a resumed epoch
@@ -128,7 +128,7 @@ class TranslationModule(pl.LightningModule):
     def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor, int]:
         """Sums of smoothed and of plain cross-entropy in nats, and their number of tokens."""
         # Matrix products and states in bfloat16; weights, their updates and validation in float32.
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.rounds and self.training):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.rounding and self.training):
             output = self.model(batch.source, batch.source_lengths, batch.decoder_input)
         real = batch.labels != PAD
         layer = self.model.decoder.output
