@@ -21,7 +21,12 @@ from workers import DATA, SYSTEMS, THREADS, WORK, Worker
 from rnnmt.dataset.tokenizer import Tokenizer
 
 SPLIT = "test_2016_flickr"
-NAMES = ("opennmt", "joeynmt", "bfloat16")  # one way of each: they decode alike, in float32
+# One way of training for each; a toolkit's models decode alike, all in float32.
+TITLES = {
+    "opennmt": "OpenNMT-py 3.5.1",
+    "joeynmt-bucketed": "joeynmt 2.3.0",
+    "bfloat16": "rnnmt",
+}
 
 
 class Setting(NamedTuple):
@@ -53,7 +58,7 @@ def main() -> None:
 
 
 def report(results: dict[str, Any]) -> str:
-    """The results as a Markdown table for each setting."""
+    """The results as a Markdown table for each setting; the last system's speed is divided."""
     return "\n".join(f"{title}:\n\n{_table(runs)}\n" for title, runs in results["runs"].items())
 
 
@@ -64,7 +69,7 @@ def _table(runs: dict[str, list[dict[str, float]]]) -> str:
     def row(name: str) -> list[str]:
         last = runs[name][-1]
         return [
-            "rnnmt" if name == ours else SYSTEMS[name].title,
+            TITLES.get(name, SYSTEMS[name].title),
             shown(spread(speeds[name])),
             shown(spread([run["tokens_per_second"] for run in runs[name]]), 0),
             workers.faster(speeds[ours], speeds[name]),
@@ -78,7 +83,7 @@ def _table(runs: dict[str, list[dict[str, float]]]) -> str:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--systems", nargs="+", default=list(NAMES), metavar="SYSTEM")
+    parser.add_argument("--systems", nargs="+", default=list(TITLES), metavar="SYSTEM")
     parser.add_argument("--updates", type=int, default=2000, help="that the models are trained for")
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()

@@ -15,7 +15,7 @@ import workers
 from common import table, write
 from workers import SYSTEMS, THREADS, Worker
 
-NAMES = ("opennmt", "joeynmt", "float32", "bfloat16")
+NAMES = ("opennmt", "joeynmt-bucketed", "float32", "bfloat16")
 
 
 def main() -> None:

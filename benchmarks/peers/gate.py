@@ -35,7 +35,7 @@ Action = Callable[..., dict[str, Any]]
 
 
 def arguments() -> argparse.Namespace:
-    """The worker's command line. From here on, what a toolkit prints goes to standard error."""
+    """The worker's command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", help="which way of the toolkit's")
     parser.add_argument("--data", type=Path, required=True, help="folder of the benchmark's data")
@@ -46,7 +46,10 @@ def arguments() -> argparse.Namespace:
 
 
 class Gate:
-    """Answers commands; between them hands a training loop as many batches as were asked for."""
+    """Answers commands; between them hands a training loop as many batches as were asked for.
+
+    From its making on, standard output is for answers: what a toolkit prints goes to the log.
+    """
 
     def __init__(self, actions: dict[str, Action] | None = None) -> None:
         self.actions = actions or {}  # may be filled while the toolkit builds its model

@@ -95,10 +95,13 @@ def translation_options(model: Path | str, beam: int, batch: int) -> argparse.Na
 
 
 def parsed(add_options: Any, options: dict[str, Any]) -> argparse.Namespace:
+    """Options as OpenNMT-py would read them from its command line; None makes a bare flag."""
     parser = ArgumentParser()
     add_options(parser)
-    words = [str(word) for name, value in options.items() for word in (f"-{name}", value)]
-    return parser.parse_args([word for word in words if word != "None"])
+    words: list[str] = []
+    for name, value in options.items():
+        words += [f"-{name}"] if value is None else [f"-{name}", str(value)]
+    return parser.parse_args(words)
 
 
 class Worker:
