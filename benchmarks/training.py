@@ -47,7 +47,7 @@ def report(results: dict[str, Any]) -> str:
         + [workers.faster(rounds[base], rounds[name]) for base in bases]
         for name in rounds
     ]
-    headers = ["", "target tokens/s", *(f"{SYSTEMS[base].title} is faster by" for base in bases)]
+    headers = ["", "target tokens/s", *(f"{SYSTEMS[base].title} ÷ it" for base in bases)]
     updates = results["settings"]["loss_after"]
     losses = [
         [SYSTEMS[name].title, f"{values['nll'] / values['tokens']:.4f}", f"{values['tokens']:,}"]

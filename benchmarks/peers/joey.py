@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import joeynmt.training
 import torch
 from gate import BATCH, SEED, Gate, LengthBuckets, arguments, read_lines, timed
 from joeynmt.config import parse_global_args
@@ -156,6 +155,8 @@ class Worker:
 
 def train(gate: Gate, kind: str, data: Path, args: Any) -> None:
     """As its `training.train`, with the gate between the data and the loop."""
+    from joeynmt.training import TrainManager  # its memory is not decoding's
+
     model, train_data, valid, _ = prepare(args, rank=0, mode="train")
     gate.actions |= Worker(data, args, model, valid).actions
     lengths = (
@@ -165,7 +166,7 @@ def train(gate: Gate, kind: str, data: Path, args: Any) -> None:
     buckets = LengthBuckets(*lengths) if kind == "bucketed" else None
     make_iter = train_data.make_iter
     train_data.make_iter = lambda **how: Gated(gate, make_iter(**how), buckets)
-    manager = joeynmt.training.TrainManager(
+    manager = TrainManager(
         rank=0,
         model=model,
         model_dir=args.model_dir,

@@ -24,8 +24,6 @@ sys.modules["spacy"] = types.ModuleType("spacy")
 # torch.load reads only plain weights by default now, and its models hold their options as well.
 torch.serialization.add_safe_globals([argparse.Namespace])
 
-import onmt.train_single  # noqa: E402
-from onmt.bin.train import train as train_model  # noqa: E402
 from onmt.constants import CorpusTask, DefaultTokens  # noqa: E402
 from onmt.inputters.dynamic_iterator import build_dynamic_dataset_iter  # noqa: E402
 from onmt.opts import train_opts, translate_opts  # noqa: E402
@@ -154,6 +152,9 @@ class Worker:
 
 def train(gate: Gate, kind: str, data: Path, work: Path) -> None:
     """Its own `train`; two functions that it calls are wrapped, to reach batches and model."""
+    import onmt.train_single  # its memory is not decoding's
+    from onmt.bin.train import train as train_model
+
     build_iter, build_trainer = (
         onmt.train_single.build_dynamic_dataset_iter,
         onmt.train_single.build_trainer,
