@@ -19,7 +19,7 @@ from rnnmt.dataset.tokenizer import PAD, Tokenizer
 from rnnmt.model.folder import TrainedModel, save_model
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import variant
-from rnnmt.model.training import History, TranslationModule, set_precision
+from rnnmt.model.training import History, TranslationModule, usable_precision
 from rnnmt.search.translator import Translator
 from rnnmt.stages.train import _trainer
 
@@ -46,8 +46,8 @@ class Loader:
 
 
 class Worker:
-    def __init__(self, data: Path, model: Seq2Seq, precision: str) -> None:
-        self.model, self.precision = model, precision
+    def __init__(self, data: Path, model: Seq2Seq) -> None:
+        self.model = model
         self.tokens = data / "tokens"
         self.settings: dict[str, Any] = {}
 
@@ -58,7 +58,6 @@ class Worker:
     def loss(self) -> dict[str, Any]:
         """In float32, whatever the precision of training."""
         store, nll, tokens = open_split(self.tokens, "valid"), 0.0, 0
-        set_precision("float32")
         self.model.eval()
         with torch.inference_mode():
             for start in range(0, len(store.source), 64):
@@ -69,24 +68,19 @@ class Worker:
                 logits = self.model.decoder.logits(output.features[real])
                 nll += float(cross_entropy(logits, batch.labels[real], reduction="sum"))
                 tokens += int(real.sum())
-        self._resume()
+        self.model.train()
         return {"nll": nll, "tokens": tokens}
 
     def translate(self, split: str, beam: int, batch: int, every: int = 1) -> dict[str, Any]:
-        set_precision("float32")
         source, target = (Tokenizer(self.tokens / f"{side}.model") for side in ("source", "target"))
         translator = Translator(TrainedModel(self.model.eval(), source, target, self.settings))
         result = translate(translator, self.tokens.parent, split, beam, batch, every)
-        self._resume()
+        self.model.train()
         return result
 
     def save(self, model: str) -> dict[str, Any]:
         save_model(Path(model), self.model, self.settings, self.tokens)
         return {}
-
-    def _resume(self) -> None:
-        self.model.train()
-        set_precision(self.precision)
 
 
 def train(gate: Gate, kind: str, data: Path, work: Path) -> None:
@@ -96,12 +90,13 @@ def train(gate: Gate, kind: str, data: Path, work: Path) -> None:
     manifest = json.loads((tokens / "manifest.json").read_text())
     sizes = Vocabularies(**manifest["vocabulary"], joint=manifest["joint"])
     pl.seed_everything(SEED, workers=True, verbose=False)
-    worker = Worker(data, Seq2Seq(model_settings, sizes), set_precision(settings.precision))
+    worker = Worker(data, Seq2Seq(model_settings, sizes))
     worker.settings = {"model": model_settings.model_dump(), "vocabularies": sizes._asdict()}
     gate.actions |= worker.actions
     module = TranslationModule(
         worker.model,
         settings,
+        usable_precision(settings.precision),
         total_steps=ENDLESS,
         seed=SEED,
         tokenizer=Tokenizer(tokens / "target.model"),
