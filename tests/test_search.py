@@ -41,6 +41,12 @@ class Prefixes(tuple[tuple[int, Prefix], ...]):
         return Prefixes(self[row] for row in rows.tolist())
 
 
+def best_first(log_probs: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` likeliest of each row (N, V) with their tokens; of equals the first."""
+    ordered, tokens = log_probs.sort(dim=1, descending=True, stable=True)
+    return ordered[:, :count], tokens[:, :count]
+
+
 class Tables:
     """Log-probabilities (V,) of the next token, for every sentence and every prefix.
 
@@ -85,11 +91,12 @@ class Tables:
         weights = np.random.default_rng([7, sentence, *prefix]).random(WIDTH)
         return [float(w) for w in (weights / weights.sum()).astype(np.float32)]
 
-    def step(self, tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
+    def step(self, tokens: Tensor, state: Prefixes, count: int) -> Step[Prefixes]:
         pairs = zip(state, tokens.tolist(), strict=True)
         after = Prefixes((sentence, (*prefix, token)) for (sentence, prefix), token in pairs)
         attention = torch.tensor([self.attention(*key) for key in after])
-        return Step(torch.stack([self.log_probs(*key) for key in after]), after, attention)
+        log_probs = torch.stack([self.log_probs(*key) for key in after])
+        return Step(*best_first(log_probs, count), after, attention)
 
     def search(self, sentences: Sequence[int], limits: Sequence[int], **options: Any) -> Any:
         options = {"nbest": 1, "length_penalty": 0.0, **options}
@@ -197,7 +204,7 @@ def test_a_beam_that_holds_everything_finds_the_exact_n_best(
 
 @FUZZ
 @given(
-    st.sampled_from(["random", "impossible", "endless", "brief"]),
+    KINDS,
     st.integers(2, 9),
     SEEDS,
     LIMITS,
@@ -208,7 +215,10 @@ def test_a_beam_that_holds_everything_finds_the_exact_n_best(
 def test_stopping_early_changes_nothing(
     kind: str, size: int, seed: int, limits: list[int], beam: int, nbest: int, penalty: float
 ) -> None:
-    """Against a beam search that always goes on to the end; beams wider than the vocabulary too."""
+    """Against a beam search that always goes on to the end; beams wider than the vocabulary too.
+
+    Of equals both keep the extensions of the better hypothesis, and of those the first token.
+    """
     tables = Tables(kind, size, seed)
     limits = [2 * limit for limit in limits]
     found = tables.search(
@@ -376,8 +386,8 @@ def test_no_sentences_give_no_translations() -> None:
 def test_without_attention_a_hypothesis_has_none() -> None:
     tables = Tables("random", 3, 0)
 
-    def step(tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
-        return tables.step(tokens, state)._replace(attention=None)
+    def step(tokens: Tensor, state: Prefixes, count: int) -> Step[Prefixes]:
+        return tables.step(tokens, state, count)._replace(attention=None)
 
     found = beam_search(
         step, Prefixes([(0, ()), (1, ())]), [4, 4], bos=START, eos=END, beam=3, nbest=3
@@ -392,12 +402,12 @@ def test_it_stops_when_no_live_hypothesis_can_win() -> None:
     tables = Tables("random", 6, 1)
     rows: list[int] = []
 
-    def sure(tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
+    def sure(tokens: Tensor, state: Prefixes, count: int) -> Step[Prefixes]:
         rows.append(len(tokens))
-        step = tables.step(tokens, state)
-        log_probs = torch.full_like(step.log_probs, -20.0)
+        log_probs = torch.full((len(tokens), 6), -20.0)
         log_probs[:, END] = -0.001
-        return step._replace(log_probs=log_probs)
+        _, _, after, attention = tables.step(tokens, state, count)
+        return Step(*best_first(log_probs, count), after, attention)
 
     def steps(**options: Any) -> list[int]:
         rows.clear()
@@ -413,14 +423,14 @@ def test_it_stops_when_no_live_hypothesis_can_win() -> None:
 def search_steps(steps: dict[Prefix, dict[int, float]], limit: int, **options: Any) -> list[Prefix]:
     """The n best of one sentence with three tokens; what `steps` does not name has -9."""
 
-    def step(tokens: Tensor, state: Prefixes) -> Step[Prefixes]:
+    def step(tokens: Tensor, state: Prefixes, count: int) -> Step[Prefixes]:
         pairs = zip(state, tokens.tolist(), strict=True)
         after = Prefixes((b, (*prefix, token)) for (b, prefix), token in pairs)
         log_probs = torch.full((len(after), 3), -9.0)
         for row, (_, prefix) in enumerate(after):
             for token, x in steps.get(prefix[1:], {}).items():
                 log_probs[row, token] = x
-        return Step(log_probs, after, None)
+        return Step(*best_first(log_probs, count), after, None)
 
     [found] = beam_search(step, Prefixes([(0, ())]), [limit], bos=START, eos=END, **options)
     return [hypothesis.ids for hypothesis in found]
@@ -631,6 +641,53 @@ def test_pieces_name_the_rows_and_columns_of_the_alignment(
                     assert rows == len(translation.target_pieces)
                     assert columns == len(translation.source_pieces)
     assert seen == {False, True}, "a weak test: all or none are cut off"
+
+
+class Numbers:
+    """A tokenizer whose words are their ids, for vocabularies that no text here would fill."""
+
+    def encode(self, sentences: list[str]) -> list[list[int]]:
+        return [list(map(int, sentence.split())) for sentence in sentences]
+
+    def decode(self, sentences: list[list[int]]) -> list[str]:
+        return [" ".join(map(str, ids)) for ids in sentences]
+
+    def pieces(self, ids: list[int]) -> list[str]:
+        return list(map(str, ids))
+
+
+@pytest.mark.parametrize(
+    ("cell", "attention"), [("lstm", "general"), ("gru", "additive"), ("rnn", "none")]
+)
+def test_the_batch_changes_nothing_at_the_size_of_real_models(cell: str, attention: str) -> None:
+    torch.manual_seed(11)
+    model = Seq2Seq(
+        ModelSettings(
+            cell=cell, attention=attention, embedding=256, hidden=256, encoder_layers=1,
+            decoder_layers=1, dropout=0.3, tie_embeddings=True,
+        ),
+        Vocabularies(8000, 8000, True),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "weight_hh" not in name:  # which would make chaos of the last digits
+                weight.mul_(3)  # so sure of its tokens that no two are equally likely
+        model.decoder.output.bias[EOS] += 8
+    search = Translator(TrainedModel(model, Numbers(), Numbers(), {}), RATIO)  # type: ignore[arg-type]
+    random = np.random.default_rng(5)
+    sentences = [
+        " ".join(map(str, random.integers(4, 8000, int(random.integers(1, 25))))) for _ in range(40)
+    ]
+    together, greedy = search.beam(sentences, 5, 2, 1.0), search.greedy(sentences)
+    assert [ts[0].text for ts in search.beam(sentences, 1, 1, 1.0)] == greedy
+    for row in range(0, len(sentences), 5):
+        [alone] = search.beam([sentences[row]], 5, 2, 1.0)
+        assert [t.hypothesis.ids for t in alone] == [t.hypothesis.ids for t in together[row]]
+        for one, other in zip(alone, together[row], strict=True):
+            log_prob = other.hypothesis.log_prob
+            assert one.hypothesis.log_prob == pytest.approx(log_prob, rel=1e-5, abs=1e-4)
+        assert search.greedy([sentences[row]]) == [greedy[row]]
+    assert len({t for ts in together for t in ts[0].hypothesis.ids}) > 20, "a weak test"
 
 
 def test_a_translator_takes_no_sentences_too(tokenizer: Tokenizer) -> None:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -28,6 +30,50 @@ class Memory(NamedTuple):
     def select(self, rows: Tensor) -> Memory:
         """The memories of `rows` (N,), in that order and as often as they are named."""
         return Memory(*(part.index_select(0, rows) for part in self))
+
+
+class SharedMemory(NamedTuple):
+    """The memories of B sentences as N hypotheses see them, which stand sentence by sentence.
+
+    Selecting hypotheses copies no memory until half of the sentences have none left.
+    """
+
+    memory: Memory
+    rows: NDArray[np.int64]  # (N,) ascending: the sentence of each hypothesis
+
+    @classmethod
+    def of(cls, memory: Memory) -> SharedMemory:
+        """One hypothesis for each sentence."""
+        return cls(memory, np.arange(len(memory.states)))
+
+    def select(self, chosen: Tensor) -> SharedMemory:
+        """The hypotheses `chosen` (N,), still sentence by sentence."""
+        rows = self.rows[chosen.numpy()]
+        alive = np.flatnonzero(np.bincount(rows))
+        if 2 * len(alive) > len(self.memory.states):
+            return self._replace(rows=rows)
+        memory = self.memory.select(torch.from_numpy(alive))
+        return SharedMemory(memory, np.searchsorted(alive, rows))
+
+    def attend(self, attention: Attention, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Contexts (N, 1, H) and weights (N, 1, S) for one query (N, 1, H) of each hypothesis.
+
+        The hypotheses of a sentence stand where a target's time steps would.
+        """
+        sentences, hypotheses = len(self.memory.states), len(self.rows)
+        counts = np.bincount(self.rows, minlength=sentences)
+        width = int(counts.max())
+        if hypotheses == sentences * width:
+            contexts, weights = attention(query.view(sentences, width, -1), self.memory)
+            return contexts.view(hypotheses, 1, -1), weights.view(hypotheses, 1, -1)
+        slots = np.arange(hypotheses) - (counts.cumsum() - counts)[self.rows]
+        places = torch.from_numpy(self.rows * width + slots)
+        grid = query.new_zeros(sentences * width, 1, query.shape[2]).index_copy_(0, places, query)
+        contexts, weights = attention(grid.view(sentences, width, -1), self.memory)
+        return (
+            contexts.flatten(0, 1).index_select(0, places).unsqueeze(1),
+            weights.flatten(0, 1).index_select(0, places).unsqueeze(1),
+        )
 
 
 class Attention(nn.Module):
@@ -45,8 +91,10 @@ class Attention(nn.Module):
         """Similarity (B, T, S) of decoder states (B, T, H) with keys (B, S, A)."""
         return query @ keys.transpose(1, 2)
 
-    def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+    def forward(self, query: Tensor, memory: Memory | SharedMemory) -> tuple[Tensor, Tensor]:
         """Decoder states (B, T, H) -> contexts (B, T, H) and weights (B, T, S), which sum to 1."""
+        if isinstance(memory, SharedMemory):
+            return memory.attend(self, query)
         scores = self.scores(query, memory.keys)
         scores = scores.masked_fill(~memory.mask.unsqueeze(1), -math.inf)
         weights = scores.softmax(dim=2)

@@ -34,6 +34,7 @@ class Recurrent(nn.Module):
 
     def __init__(self, cell: str, inputs: int, hidden: int) -> None:
         super().__init__()
+        self.cell = cell
         self.states = STATES[cell]
         self.hidden = hidden
         self.layer = CELLS[cell](inputs, hidden, batch_first=True)

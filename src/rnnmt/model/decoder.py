@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rnnmt.model.attention import ATTENTIONS, Memory
+from rnnmt.model.attention import ATTENTIONS, Memory, SharedMemory
 from rnnmt.model.cells import STATES, Recurrent
 from rnnmt.model.dropout import SequenceDropout
 from rnnmt.model.encoder import Encoding
@@ -74,18 +74,19 @@ class Decoder(nn.Module):
             return None
         return Memory(encoding.states, self.attention.keys(encoding.states), mask)
 
-    def forward(self, tokens: Tensor, state: State, memory: Memory | None) -> Output:
+    def forward(self, tokens: Tensor, state: State, memory: Memory | SharedMemory | None) -> Output:
         """`tokens` (B, T) that follow `state` -> the features of the tokens after each of them."""
         inputs = self.dropout(self.embedding(tokens))
-        hidden, last = self.layers[0](inputs, state.layers[0])
+        first, *above = self.layers
+        hidden, last = first(inputs, state.layers[0])
         states, weights = [last], None
         if self.attention is not None:
             context, weights = self.attention(hidden, memory)
             hidden = torch.cat([hidden, context], dim=2)
         hidden = torch.tanh(self.combine(hidden))
-        for layer, before in zip(self.layers[1:], state.layers[1:], strict=True):
-            above, last = layer(self.dropout(hidden), before)
-            hidden = hidden + above
+        for layer, before in zip(above, state.layers[1:], strict=True):
+            residual, last = layer(self.dropout(hidden), before)
+            hidden = hidden + residual
             states.append(last)
         features = self.features(self.dropout(hidden))
         return Output(features, State(torch.stack(states)), weights)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from rnnmt.dataset.tokenizer import BOS, EOS, PAD
-from rnnmt.model.attention import Memory
+from rnnmt.model.attention import Memory, SharedMemory
 from rnnmt.model.decoder import Decoder, Output, State
 from rnnmt.model.encoder import Encoder
+from rnnmt.model.likeliest import largest
+from rnnmt.model.prepared import prepare
 from rnnmt.model.settings import ModelSettings
 
 
@@ -46,26 +48,33 @@ class Seq2Seq(nn.Module):
         return output
 
     @torch.inference_mode()
-    def greedy(self, source: Tensor, lengths: Tensor, limits: Tensor) -> list[list[int]]:
+    def greedy(
+        self, source: Tensor, lengths: Tensor, limits: Tensor, decoder: Decoder | None = None
+    ) -> list[list[int]]:
         """The likeliest next token, again and again, until <EOS> or `limits` (B,) tokens.
 
+        `decoder` is this model's own one, prepared, where there is no need to do so once more.
         Returns each translation's ids without <BOS> and <EOS>. Finished rows leave the batch.
         """
-        state, memory = self.encode(source, lengths)
+        decoder = decoder or prepare(self.decoder)
+        state, own = self.encode(source, lengths)
+        memory = None if own is None else SharedMemory.of(own)
         hypotheses: list[list[int]] = [[] for _ in range(len(source))]
-        rows, tokens = torch.arange(len(source)), torch.full((len(source), 1), BOS)
+        rows, tokens = torch.arange(len(source)), torch.full((len(source),), BOS)
+        time = 0
         while len(rows):
-            output = self.decoder(tokens, state, memory)
-            # Of logits that differ in the last digit only, beam search sees equals, and so here.
-            best = self.decoder.logits(output.features[:, -1]).log_softmax(dim=1).argmax(dim=1)
-            alive = best != EOS
-            for row, token in zip(rows[alive].tolist(), best[alive].tolist(), strict=True):
-                hypotheses[row].append(token)
-            alive &= torch.tensor([len(hypotheses[r]) for r in rows.tolist()]) < limits[rows]
-            keep = alive.nonzero().squeeze(1)
-            rows, tokens = rows[keep], best[keep].unsqueeze(1)
-            state = output.state.select(keep)
-            memory = memory.select(keep) if memory is not None else None
+            time += 1
+            output = decoder(tokens.unsqueeze(1), state, memory)
+            state = output.state
+            tokens = largest(decoder.logits(output.features[:, 0]), 1)[1].squeeze(1)
+            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+                if token != EOS:
+                    hypotheses[row].append(token)
+            done = (tokens == EOS) | (limits[rows] <= time)
+            if done.any():
+                keep = (~done).nonzero().squeeze(1)
+                rows, tokens, state = rows[keep], tokens[keep], state.select(keep)
+                memory = None if memory is None else memory.select(keep)
         return hypotheses
 
 

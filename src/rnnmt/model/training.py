@@ -30,17 +30,11 @@ LOG_STEPS = 50  # updates between two logged ones
 VALIDATION_SENTENCES = 128  # translated together; no effect on what is measured
 
 
-def set_precision(precision: str) -> str:
-    """Let matrix products of float32 tensors round their factors to bfloat16, or not.
-
-    Weights, sums, gradients and the optimizer stay float32. Returns what was set: float32 where
-    the processor has no bfloat16 products, since those would be emulated, slowly.
-    """
+def usable_precision(precision: str) -> str:
+    """`precision`; float32 where the processor has no bfloat16 products, which it would emulate."""
     if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         print("train.precision: this processor has no bfloat16, so float32 is used")
-        precision = "float32"
-    backend: Any = torch.backends.mkldnn
-    backend.matmul.fp32_precision = {"bfloat16": "bf16", "float32": "ieee"}[precision]
+        return "float32"
     return precision
 
 
@@ -75,6 +69,7 @@ class TranslationModule(pl.LightningModule):
         self,
         model: Seq2Seq,
         settings: TrainSettings,
+        precision: str,
         total_steps: int,
         seed: int,
         tokenizer: Tokenizer,
@@ -82,6 +77,7 @@ class TranslationModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
+        self.rounding = precision == "bfloat16"
         self.settings = settings
         self.total_steps = total_steps  # never trainer.estimated_stepping_batches: it would
         self.seed = seed  # silently drop the loader's place in a resumed epoch
@@ -131,7 +127,9 @@ class TranslationModule(pl.LightningModule):
 
     def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor, int]:
         """Sums of smoothed and of plain cross-entropy in nats, and their number of tokens."""
-        output = self.model(batch.source, batch.source_lengths, batch.decoder_input)
+        # Matrix products and states in bfloat16; weights, their updates and validation in float32.
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.rounding and self.training):
+            output = self.model(batch.source, batch.source_lengths, batch.decoder_input)
         real = batch.labels != PAD
         layer = self.model.decoder.output
         labels = batch.labels[real]

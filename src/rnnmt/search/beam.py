@@ -11,7 +11,13 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from rnnmt.model.likeliest import largest
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 class Selectable(Protocol):
@@ -26,7 +32,8 @@ T = TypeVar("T", bound=Selectable)
 class Step(NamedTuple, Generic[T]):
     """What the model says after one more token of each live hypothesis."""
 
-    log_probs: Tensor  # (N, V) of the next token
+    log_probs: Tensor  # (N, K) of the K likeliest next tokens, best first
+    tokens: Tensor  # (N, K) which they are
     state: T
     attention: Tensor | None  # (N, S) weights over the source, if there are any
 
@@ -59,7 +66,7 @@ class _Trace(NamedTuple):
 
 
 def beam_search(
-    step: Callable[[Tensor, T], Step[T]],
+    step: Callable[[Tensor, T, int], Step[T]],
     state: T,
     limits: list[int],
     *,
@@ -71,7 +78,8 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Translate B sentences at once; `state` has one row for each and `limits` (B,) ends them.
 
-    `step` takes the last tokens (N,) and the state before them. Each sentence keeps `beam`
+    `step` takes the last tokens (N,), the state before them, and how many of the likeliest next
+    tokens to return (all, where there are no more than that). Each sentence keeps `beam`
     hypotheses, those that ended included, and is done when as many have ended or when no live
     one can still enter the `nbest`: log-probabilities only fall, so the bound is exact. After
     `limits[b]` tokens the live ones are cut off; they count where none has ended. Returns up
@@ -80,35 +88,33 @@ def beam_search(
     ended: list[list[_End]] = [[] for _ in limits]
     cut: list[list[_End]] = [[] for _ in limits]
     traces: list[_Trace] = []
-    sentences = torch.arange(len(limits))  # (N,) the sentence of each live hypothesis
-    totals = torch.zeros(len(limits))  # (N,) log-probability so far
-    tokens = torch.full((len(limits),), bos)
+    lasts = np.array(limits, dtype=np.int64)
+    bars = np.full(len(limits), -math.inf)  # the score that a live hypothesis has to reach
+    sentences = np.arange(len(limits))  # (N,) the sentence of each live hypothesis
+    totals = np.zeros(len(limits))  # (N,) log-probability so far
+    tokens = np.full(len(limits), bos)
     while len(sentences):
-        log_probs, state, attention = step(tokens, state)
+        log_probs, words, state, attention = step(torch.from_numpy(tokens), state, beam)
         time = len(traces) + 1
-        widths = torch.tensor([beam - len(e) for e in ended])
-        parents, tokens, totals = _extend(log_probs, totals, sentences, widths, beam)
+        widths = np.array([beam - len(e) for e in ended])
+        parents, tokens, totals = _extend(
+            log_probs.numpy(), words.numpy(), totals, sentences, widths, beam
+        )
         _cut_barren(sentences, parents, traces, cut)
         sentences = sentences[parents]
         is_end = tokens == eos
-        for row in is_end.nonzero().flatten().tolist():
-            ended[sentences[row]].append(_End(time, row, float(totals[row])))
-        goes_on = _goes_on(
-            sentences, totals, is_end, ended, limits, time, beam, nbest, length_penalty
-        )
-        for row in (~is_end & (time >= torch.tensor(limits)[sentences])).nonzero().flatten():
-            cut[sentences[row]].append(_End(time, int(row), float(totals[row])))
-        kept = (goes_on & ~is_end).nonzero().flatten()
-        traces.append(
-            _Trace(
-                tokens.tolist(),
-                parents.tolist(),
-                kept.tolist(),
-                None if attention is None else attention.numpy(),
-            )
-        )
+        for row in np.flatnonzero(is_end).tolist():
+            done = ended[sentences[row]]
+            done.append(_End(time, row, float(totals[row])))
+            bars[sentences[row]] = _bar(done, beam, nbest, length_penalty)
+        for row in np.flatnonzero(~is_end & (time >= lasts[sentences])).tolist():
+            cut[sentences[row]].append(_End(time, row, float(totals[row])))
+        goes_on = _goes_on(sentences, totals, is_end, bars, lasts, time, length_penalty)
+        kept = np.flatnonzero(goes_on & ~is_end)
+        weights = None if attention is None else attention.numpy()
+        traces.append(_Trace(tokens.tolist(), parents.tolist(), kept.tolist(), weights))
         sentences, totals, tokens = sentences[kept], totals[kept], tokens[kept]
-        state = state.select(parents[kept])
+        state = state.select(torch.from_numpy(parents[kept]))
     return [
         _best(e or c, traces, eos, nbest, length_penalty) for e, c in zip(ended, cut, strict=True)
     ]
@@ -120,92 +126,81 @@ def score(log_prob: float, length: int, length_penalty: float) -> float:
 
 
 def _extend(
-    log_probs: Tensor, totals: Tensor, sentences: Tensor, widths: Tensor, beam: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    log_probs: NDArray[np.float32],
+    tokens: Ints,
+    totals: Floats,
+    sentences: Ints,
+    widths: Ints,
+    beam: int,
+) -> tuple[Ints, Ints, Floats]:
     """The `widths[b]` likeliest extensions of each sentence b.
 
-    Returns for each of them its parent's row, its token and its log-probability, sentence by
-    sentence, likeliest first. Impossible ones (log-probability minus infinity) are left out.
+    `log_probs` and `tokens` (N, K) are those of the K likeliest of each hypothesis. Returns for
+    each extension its parent's row, its token and its log-probability, sentence by sentence,
+    likeliest first. Impossible ones (log-probability minus infinity) are left out.
     """
-    best, tokens = _top(log_probs, min(beam, log_probs.shape[1]))  # (N, K)
-    best = best + totals.unsqueeze(1)
     # One line for each sentence: its hypotheses stand side by side, in `slots` of K extensions.
-    first = torch.searchsorted(sentences, sentences)
-    slots = torch.arange(len(sentences)) - first
-    active, lines = torch.unique_consecutive(sentences, return_inverse=True)
-    count, width = int(slots.max()) + 1, best.shape[1]
-    grid = best.new_full((len(active), count, width), -math.inf)
-    grid[lines, slots] = best
-    top, places = _top(grid.flatten(1), min(beam, count * width))  # (active, K)
-    ranks = torch.arange(top.shape[1])
-    chosen = (ranks < widths[active].unsqueeze(1)) & (top > -math.inf)
-    first_rows = torch.zeros(len(active), dtype=torch.long)
-    first_rows[lines] = first
-    parents = (first_rows.unsqueeze(1) + places // width)[chosen]
+    counts = np.bincount(sentences)
+    active = np.flatnonzero(counts)
+    counts = counts[active]
+    first = counts.cumsum() - counts
+    lines = np.repeat(np.arange(len(active)), counts)
+    slots = np.arange(len(sentences)) - first[lines]
+    count, width = int(counts.max()), tokens.shape[1]
+    grid = np.full((len(active), count, width), -math.inf)
+    grid[lines, slots] = log_probs + totals[:, None]
+    flat = torch.from_numpy(grid.reshape(len(active), -1))
+    top, places = (x.numpy() for x in largest(flat, min(beam, count * width)))  # (active, K)
+    chosen = (np.arange(top.shape[1]) < widths[active, None]) & (top > -math.inf)
+    parents = (first[:, None] + places // width)[chosen]
     return parents, tokens[parents, (places % width)[chosen]], top[chosen]
 
 
-def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of each row (N, V) and their places; of equals, the first come first.
-
-    torch.topk takes equals in an order that depends on the other rows.
-    """
-    top, places = values.topk(count, dim=1)
-    equals = (values >= top[:, -1:]).sum(dim=1) > count
-    equals |= (top[:, 1:] == top[:, :-1]).any(dim=1)
-    rows = (equals & (top[:, 0] > -math.inf)).nonzero().squeeze(1)
-    if len(rows):
-        ordered, order = values[rows].sort(dim=1, descending=True, stable=True)
-        top[rows], places[rows] = ordered[:, :count], order[:, :count]
-    return top, places
+def _bar(done: list[_End], beam: int, nbest: int, length_penalty: float) -> float:
+    """The score that a hypothesis must reach to enter the n best beside those that are `done`."""
+    if len(done) >= beam:
+        return math.inf
+    if len(done) < nbest:
+        return -math.inf
+    scores = sorted((score(e.log_prob, e.time, length_penalty) for e in done), reverse=True)
+    return scores[nbest - 1]
 
 
 def _goes_on(
-    sentences: Tensor,
-    totals: Tensor,
-    is_end: Tensor,
-    ended: list[list[_End]],
-    limits: list[int],
+    sentences: Ints,
+    totals: Floats,
+    is_end: NDArray[np.bool_],
+    bars: Floats,
+    lasts: Ints,
     time: int,
-    beam: int,
-    nbest: int,
     length_penalty: float,
-) -> Tensor:
+) -> NDArray[np.bool_]:
     """Which rows (M,) are of sentences with a live hypothesis that can still enter the n best.
 
     None of a sentence that is cut off by its limit or whose beam is full of ended hypotheses.
     """
-    bars = []
-    for done, limit in zip(ended, limits, strict=True):
-        if time >= limit or len(done) >= beam:
-            bars.append(math.inf)
-        elif len(done) < nbest:
-            bars.append(-math.inf)
-        else:
-            scores = sorted((score(e.log_prob, e.time, length_penalty) for e in done), reverse=True)
-            bars.append(scores[nbest - 1])
     # The best score a live hypothesis can still reach: no further loss, the kindest length.
-    kindest = [limit if length_penalty > 0 else time + 1 for limit in limits]
-    powers = torch.tensor([float(n) ** length_penalty for n in kindest])
-    # Float32 sums can differ from the scores above in the last digits: never stop by so little.
-    reach = totals / powers[sentences]
-    hopeful = reach + 1e-6 * reach.abs() >= torch.tensor(bars)[sentences]
+    kindest = lasts[sentences] if length_penalty > 0 else np.full(len(sentences), time + 1)
+    reach = totals / kindest.astype(np.float64) ** length_penalty
+    # Powers and quotients can differ from the scores in the last digits: never stop by so little.
+    hopeful = reach + 1e-6 * np.abs(reach) >= bars[sentences]
     # A sentence goes on as a whole: leaving out single hypotheses would let in others.
-    going = torch.zeros(len(limits), dtype=torch.bool)
-    going[sentences[hopeful & ~is_end]] = True
+    going = np.zeros(len(bars), dtype=np.bool_)
+    going[sentences[hopeful & ~is_end & (time < lasts[sentences])]] = True
     return going[sentences]
 
 
 def _cut_barren(
-    sentences: Tensor, parents: Tensor, traces: list[_Trace], cut: list[list[_End]]
+    sentences: Ints, parents: Ints, traces: list[_Trace], cut: list[list[_End]]
 ) -> None:
     """Sentences whose every extension is impossible are cut off where they stand."""
-    barren = set(sentences.tolist()) - set(sentences[parents].tolist())
-    if not barren or not traces:
+    barren = ~np.isin(sentences, sentences[parents])
+    if not traces or not barren.any():
         return
-    for row, sentence in zip(traces[-1].kept, sentences.tolist(), strict=True):
-        if sentence in barren:
-            cut[sentence].append(_End(len(traces), row, -math.inf))
+    for row, sentence in zip(
+        np.flatnonzero(barren).tolist(), sentences[barren].tolist(), strict=True
+    ):
+        cut[sentence].append(_End(len(traces), traces[-1].kept[row], -math.inf))
 
 
 def _best(

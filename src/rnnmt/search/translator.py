@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS
-from rnnmt.model.attention import Memory
-from rnnmt.model.decoder import State
+from rnnmt.model.attention import SharedMemory
+from rnnmt.model.decoder import Decoder, State
 from rnnmt.model.folder import TrainedModel
+from rnnmt.model.likeliest import likeliest
+from rnnmt.model.prepared import prepare
 from rnnmt.model.seq2seq import greedy_limits
 from rnnmt.search.beam import Hypothesis, Step, beam_search
 
@@ -39,7 +42,7 @@ class _Search(NamedTuple):
     """The state of a beam search: the decoder's, and the memory of each hypothesis' sentence."""
 
     state: State
-    memory: Memory | None
+    memory: SharedMemory | None
 
     def select(self, rows: Tensor) -> _Search:
         memory = None if self.memory is None else self.memory.select(rows)
@@ -53,6 +56,11 @@ class Translator:
         self.trained = trained
         self.max_length_ratio = max_length_ratio
 
+    @cached_property
+    def _decoder(self) -> Decoder:
+        """The model's decoder, prepared when the first sentences are translated."""
+        return prepare(self.trained.model.decoder)
+
     @torch.inference_mode()
     def greedy(self, sentences: list[str]) -> list[str]:
         """The translation (N,) of each sentence (N,) by taking the likeliest word each time."""
@@ -60,7 +68,8 @@ class Translator:
             return []
         source, lengths = pad(self.trained.source.encode(sentences))
         limits = greedy_limits(lengths, self.max_length_ratio)
-        return self.trained.target.decode(self.trained.model.greedy(source, lengths, limits))
+        ids = self.trained.model.greedy(source, lengths, limits, self._decoder)
+        return self.trained.target.decode(ids)
 
     @torch.inference_mode()
     def beam(
@@ -72,9 +81,10 @@ class Translator:
         encoded = self.trained.source.encode(sentences)
         source, lengths = pad(encoded)
         limits = greedy_limits(lengths, self.max_length_ratio).tolist()
+        state, memory = self.trained.model.encode(source, lengths)
         found = beam_search(
             self._step,
-            _Search(*self.trained.model.encode(source, lengths)),
+            _Search(state, None if memory is None else SharedMemory.of(memory)),
             limits,
             bos=BOS,
             eos=EOS,
@@ -87,12 +97,13 @@ class Translator:
             for ids, hypotheses in zip(encoded, found, strict=True)
         ]
 
-    def _step(self, tokens: Tensor, search: _Search) -> Step[_Search]:
-        decoder = self.trained.model.decoder
+    def _step(self, tokens: Tensor, search: _Search, count: int) -> Step[_Search]:
+        decoder = self._decoder
         output = decoder(tokens.unsqueeze(1), search.state, search.memory)
-        log_probs = decoder.logits(output.features[:, 0]).log_softmax(dim=1)
+        logits = decoder.logits(output.features[:, 0])
+        log_probs, words = likeliest(logits, min(count, logits.shape[1]))
         attention = None if output.attention is None else output.attention[:, 0]
-        return Step(log_probs, _Search(output.state, search.memory), attention)
+        return Step(log_probs, words, _Search(output.state, search.memory), attention)
 
     def _translation(self, source: list[int], hypothesis: Hypothesis) -> Translation:
         ids = list(hypothesis.ids)

@@ -70,12 +70,13 @@ def _decode(
     """Translate one set both ways, write its files, and return seconds, sentences and tokens."""
     sentences = (tokens / f"{split}.source.txt").read_text(encoding="utf-8").split("\n")[:-1]
     size = settings.batch_sentences
-    greedy, greedy_seconds = _in_batches(translator.greedy, sentences, size)
+    pieces = list(map(len, translator.trained.source.encode(sentences)))
+    greedy, greedy_seconds = _in_batches(translator.greedy, sentences, pieces, size)
 
     def search(batch: list[str]) -> list[list[Translation]]:
         return translator.beam(batch, settings.beam, settings.nbest, settings.length_penalty)
 
-    beam, beam_seconds = _in_batches(search, sentences, size)
+    beam, beam_seconds = _in_batches(search, sentences, pieces, size)
     best = [translations[0].text for translations in beam]
     _write_lines(folder / f"{split}.greedy.txt", greedy)
     _write_lines(folder / f"{split}.beam.txt", best)
@@ -100,11 +101,11 @@ def _decode(
 
 
 def _in_batches(
-    translate: Callable[[list[str]], list[T]], sentences: list[str], size: int
+    translate: Callable[[list[str]], list[T]], sentences: list[str], pieces: list[int], size: int
 ) -> tuple[list[T], float]:
-    """`translate` every sentence, those of like length together; in order, with the seconds."""
+    """`translate` every sentence, those of as many pieces together; in order, with the seconds."""
     started = time.perf_counter()
-    order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]), reverse=True)
+    order = sorted(range(len(sentences)), key=lambda i: pieces[i], reverse=True)
     results: dict[int, T] = {}
     for start in range(0, len(order), size):
         rows = order[start : start + size]

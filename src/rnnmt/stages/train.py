@@ -119,11 +119,11 @@ def _train(
         ParallelData,
         ResumePoint,
         TranslationModule,
-        set_precision,
+        usable_precision,
     )
     from rnnmt.tracking.training import LogEpochs, training_logger
 
-    precision = set_precision(settings.precision)
+    precision = usable_precision(settings.precision)
     pl.seed_everything(description["seed"], workers=True, verbose=False)
     data = ParallelData(
         open_split(tokens, "train"),
@@ -134,6 +134,7 @@ def _train(
     module = TranslationModule(
         Seq2Seq(model_settings, Vocabularies(**description["vocabularies"])),
         settings,
+        precision,
         total_steps=settings.max_epochs * len(data.train),
         seed=description["seed"],
         tokenizer=Tokenizer(tokens / "target.model"),

@@ -1,0 +1,332 @@
+"""Distance to the limit: what training and decoding reach of the machine's own matrix products.
+
+    .venv/bin/python benchmarks/limits.py
+
+Counts the operations of a step, measures the rate of matrix products in the same run, and times
+every part of a training step by itself. See benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import workers
+from common import spread, table, write
+from workers import DATA, SETTINGS, THREADS
+
+os.environ["RNNMT_PARAMS"] = str(SETTINGS)
+from rnnmt import params
+
+params.use_threads()  # before torch is imported
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from rnnmt.dataset.batch import Batch, make_batch  # noqa: E402
+from rnnmt.dataset.store import open_split  # noqa: E402
+from rnnmt.dataset.tokenizer import PAD, Tokenizer  # noqa: E402
+from rnnmt.model.attention import Memory  # noqa: E402
+from rnnmt.model.folder import TrainedModel  # noqa: E402
+from rnnmt.model.loss import linear_cross_entropy  # noqa: E402
+from rnnmt.model.seq2seq import Seq2Seq, Vocabularies  # noqa: E402
+from rnnmt.model.settings import variant  # noqa: E402
+from rnnmt.model.training import TranslationModule  # noqa: E402
+from rnnmt.search.translator import Translator  # noqa: E402
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# (M, K, N) of the products that a step consists of, and one that is easy for any processor.
+SHAPES = [(1024, 256, 8000), (1024, 8000, 256), (1024, 512, 1024), (1024, 1024, 1024)]
+BATCHES, ROUNDS = 16, 5
+
+
+def main() -> None:
+    workers.prepare_data()
+    batches = list(islice(_batches(), BATCHES))
+    results: dict[str, Any] = {"training": {}, "decoding": {}}
+    for precision in PRECISIONS:
+        results["training"][precision] = training(precision, batches)
+    for beam in (1, 5):
+        results["decoding"][f"beam {beam}"] = decoding(beam)
+    print(report(results))
+    print(write("limits", THREADS, results))
+
+
+def training(precision: str, batches: list[Batch]) -> dict[str, Any]:
+    """Rates and times of whole updates and of their parts, taken in turn with those of products."""
+    module, sizes = _module(precision)
+    optimizer = module.configure_optimizers()["optimizer"]
+
+    def update(batch: Batch) -> None:
+        loss = module.training_step(batch, 0)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        _step(module, optimizer)
+
+    parts = _parts(module, optimizer, precision)
+    for batch in batches[:4]:
+        update(batch)
+    operations = sum(training_operations(module.model, batch) for batch in batches)
+    rates, seconds, of_parts = [], [], {name: [] for name in parts}
+    for _ in range(ROUNDS):
+        rates.append(product_rate(PRECISIONS[precision]))
+        seconds.append(_seconds(lambda: [update(batch) for batch in batches]))
+        for name, part in parts.items():
+            of_parts[name].append(_seconds(lambda part=part: [part(batch) for batch in batches]))
+    tokens = sum(int((batch.labels != PAD).sum()) for batch in batches)
+    reached = [operations / s / 1e9 for s in seconds]
+    return {
+        "vocabulary": sizes.target,
+        "operations_per_token": operations / tokens,
+        "tokens_per_second": spread([tokens / s for s in seconds]),
+        "product_gflops": spread(rates),
+        "gflops": spread(reached),
+        "fraction": spread([a / b for a, b in zip(reached, rates, strict=True)]),
+        "update_ms": spread([1e3 * s / len(batches) for s in seconds]),
+        "part_ms": {
+            name: spread([1e3 * s / len(batches) for s in values])
+            for name, values in of_parts.items()
+        },
+    }
+
+
+def decoding(beam: int) -> dict[str, Any]:
+    """As `training`, for a search over test_2016_flickr, batches of 64, in float32."""
+    module, _ = _module("float32")
+    source, target = (Tokenizer(DATA / "tokens" / f"{side}.model") for side in ("source", "target"))
+    translator = Translator(TrainedModel(module.model.eval(), source, target, {}))
+    _teach(module)
+    sentences = (DATA / "tokens" / "test_2016_flickr.source.txt").read_text().split("\n")[:-1]
+    pieces = source.encode(sentences)
+    order = sorted(range(len(sentences)), key=lambda i: len(pieces[i]), reverse=True)
+    chunks = [[sentences[i] for i in order[at : at + 64]] for at in range(0, len(order), 64)]
+
+    def search() -> None:
+        for chunk in chunks:
+            if beam == 1:
+                translator.greedy(chunk)
+            else:
+                translator.beam(chunk, beam, 1, 1.0)
+
+    rows = 0
+
+    def count(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
+        nonlocal rows
+        rows += len(inputs[0])
+
+    hook = translator._decoder.output.register_forward_hook(count)
+    search()
+    hook.remove()
+    tokens = sum(len(ids) + 1 for ids in pieces)
+    operations = decoding_operations(module.model, tokens, len(sentences), rows)
+    rates, seconds = [], []
+    for _ in range(ROUNDS):
+        rates.append(product_rate(torch.float32))
+        seconds.append(_seconds(search))
+    reached = [operations / s / 1e9 for s in seconds]
+    return {
+        "steps_of_hypotheses": rows,
+        "sentences_per_second": spread([len(sentences) / s for s in seconds]),
+        "product_gflops": spread(rates),
+        "gflops": spread(reached),
+        "fraction": spread([a / b for a, b in zip(reached, rates, strict=True)]),
+    }
+
+
+def training_operations(model: Seq2Seq, batch: Batch) -> float:
+    """Additions and multiplications of an update for the real tokens of a batch.
+
+    Each weight of a matrix is multiplied once for each token that passes it, and twice more for
+    the two gradients. Padding, element-wise functions and the optimizer are not counted.
+    """
+    source = int(batch.source_lengths.sum())
+    labels = batch.labels != PAD
+    target, sentences = int(labels.sum()), len(labels)
+    decoder, attention = model.decoder, model.decoder.attention
+    assert attention is not None
+    pairs = int((labels.sum(dim=1) * batch.source_lengths).sum())
+    matrices = (
+        source * (_weights(model.encoder.forwards) + _weights(model.encoder.backwards))
+        + source * _weights(attention)
+        + sentences * _weights(decoder.bridge)
+        + target * (_weights(decoder.layers) + _weights(decoder.combine))
+        + target * (_weights(decoder.features) + _weights(decoder.output))
+        + 2 * pairs * attention.hidden  # scores and contexts
+    )
+    return 3 * 2.0 * matrices
+
+
+def decoding_operations(model: Seq2Seq, source: int, sentences: int, rows: int) -> float:
+    """Of a search over `source` tokens in which hypotheses took `rows` steps altogether."""
+    decoder, attention = model.decoder, model.decoder.attention
+    assert attention is not None
+    once = _weights(model.encoder.forwards) + _weights(model.encoder.backwards)
+    # The features' product is folded into the output layer's, so it is not counted.
+    step = _weights(decoder.layers) + _weights(decoder.combine) + _weights(decoder.output)
+    step += 2 * attention.hidden * source / sentences
+    return 2.0 * (
+        source * (once + _weights(attention)) + sentences * _weights(decoder.bridge) + rows * step
+    )
+
+
+def product_rate(dtype: torch.dtype) -> float:
+    """The best matrix product of the machine in GFLOP/s, by any library and of any of SHAPES."""
+    best, linear = 0.0, torch.ops.mkldnn._linear_pointwise
+    for m, k, n in SHAPES:
+        left, right = torch.randn(m, k, dtype=dtype), torch.randn(n, k, dtype=dtype)
+        for product in (
+            lambda left=left, right=right: left @ right.t(),
+            lambda left=left, right=right: linear(left, right, None, "none", [], ""),
+        ):
+            product()
+            seconds = min(_seconds(product) for _ in range(5))
+            best = max(best, 2.0 * m * k * n / seconds / 1e9)
+    return best
+
+
+def _parts(
+    module: TranslationModule, optimizer: torch.optim.Optimizer, precision: str
+) -> dict[str, Callable[[Batch], Any]]:
+    """The parts of an update, each forwards and backwards by itself."""
+    encoder, decoder = module.model.encoder, module.model.decoder
+    attention = decoder.attention
+    assert attention is not None
+    dtype, width = PRECISIONS[precision], decoder.output.in_features
+    store = open_split(DATA / "tokens", "train")
+
+    def alone(forward: Callable[[Batch], Tensor]) -> Callable[[Batch], None]:
+        def run(batch: Batch) -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                output = forward(batch)
+            output.float().sum().backward()
+
+        return run
+
+    def random(tokens: Tensor, width: int) -> Tensor:
+        return torch.randn(*tokens.shape, width, requires_grad=True)
+
+    def encode(batch: Batch) -> Tensor:
+        states = random(batch.source, width)
+        right, _ = encoder.forwards[0](states)
+        left, _ = encoder.backwards[0](states)
+        return torch.cat([right, left], dim=2)
+
+    def attend(batch: Batch) -> Tensor:
+        states = random(batch.source, attention.hidden)
+        mask = batch.source != PAD
+        memory = Memory(states, attention.keys(states), mask)
+        context, _ = attention(random(batch.labels, attention.hidden).to(dtype), memory)
+        return context
+
+    def loss(batch: Batch) -> None:
+        labels = batch.labels[batch.labels != PAD]
+        features = torch.randn(len(labels), width, dtype=dtype, requires_grad=True)
+        layer = decoder.output
+        total, _ = linear_cross_entropy(features, layer.weight, layer.bias, labels, 0.1)
+        total.backward()
+
+    return {
+        "embedding": alone(
+            lambda b: encoder.embedding(b.source).sum() + decoder.embedding(b.decoder_input).sum()
+        ),
+        "encoder": alone(encode),
+        "decoder": alone(lambda b: decoder.layers[0](random(b.labels, width))[0]),
+        "attention": alone(attend),
+        "output layer and loss": loss,
+        "optimizer and clipping": lambda _: _step(module, optimizer),
+        "data loading": lambda b: make_batch(store, range(len(b.labels))),
+    }
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown tables."""
+
+    def cells(values: dict[str, Any]) -> list[str]:
+        return [
+            f"{values['gflops']['median']:,.0f}",
+            f"{values['product_gflops']['median']:,.0f}",
+            f"{100 * values['fraction']['median']:.0f} %",
+        ]
+
+    rows = [
+        [
+            f"training, {precision}",
+            f"{values['tokens_per_second']['median']:,.0f} tokens/s",
+            *cells(values),
+        ]
+        for precision, values in results["training"].items()
+    ] + [
+        [
+            f"decoding, {name}",
+            f"{values['sentences_per_second']['median']:,.0f} sentences/s",
+            *cells(values),
+        ]
+        for name, values in results["decoding"].items()
+    ]
+    whole = table(["", "speed", "GFLOP/s", "of products", "reached"], rows)
+    precisions = results["training"]
+    names = next(iter(precisions.values()))["part_ms"]
+    profile = [
+        [name, *(f"{p['part_ms'][name]['median']:.1f}" for p in precisions.values())]
+        for name in names
+    ]
+    sums = [sum(v["median"] for v in p["part_ms"].values()) for p in precisions.values()]
+    updates = [p["update_ms"]["median"] + p["part_ms"]["data loading"]["median"]
+               for p in precisions.values()]  # fmt: skip
+    rest = [f"{update - known:.1f}" for update, known in zip(updates, sums, strict=True)]
+    profile.append(["all else (dropout, other layers, sums)", *rest])
+    profile.append(["an update", *(f"{update:.1f}" for update in updates)])
+    return f"{whole}\n\n{table(['ms of an update', *precisions], profile)}\n"
+
+
+def _module(precision: str) -> tuple[TranslationModule, Vocabularies]:
+    torch.manual_seed(1)
+    model, settings = variant(precision)
+    target = Tokenizer(DATA / "tokens" / "target.model")
+    sizes = Vocabularies(target.vocabulary_size, target.vocabulary_size, True)
+    module = TranslationModule(Seq2Seq(model, sizes), settings, precision, 1, 1, target, [])
+    return module, sizes
+
+
+def _teach(module: TranslationModule, updates: int = 300) -> None:
+    """Train enough that translations end: a fresh model's never do."""
+    optimizer = module.configure_optimizers()["optimizer"]
+    module.train()
+    for batch in islice(_batches(), updates):
+        loss = module.training_step(batch, 0)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        _step(module, optimizer)
+    module.eval()
+
+
+def _step(module: TranslationModule, optimizer: torch.optim.Optimizer) -> None:
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    optimizer.step()
+
+
+def _batches() -> Iterator[Batch]:
+    """64 sentences of like lengths, in random order."""
+    store = open_split(DATA / "tokens", "train")
+    lengths = list(zip(store.source.lengths, store.target.lengths, strict=True))
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    starts = torch.randperm(len(order) // 64, generator=torch.Generator().manual_seed(1)) * 64
+    for start in starts.tolist():
+        yield make_batch(store, order[start : start + 64])
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters() if weight.dim() > 1)
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

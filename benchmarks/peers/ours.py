@@ -1,0 +1,46 @@
+"""The worker of rnnmt. Its kinds are the variants of multi30k.yaml: float32 and bfloat16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gate import Gate, arguments, in_batches, read_lines, timed
+
+from rnnmt import params
+
+params.use_threads()  # before torch is imported
+
+from rnnmt.model.folder import load_model  # noqa: E402
+from rnnmt.search.translator import Translator  # noqa: E402
+
+
+def translate(
+    translator: Translator, data: Path, split: str, beam: int, batch: int, every: int = 1
+) -> dict[str, Any]:
+    def search(sentences: list[str]) -> list[str]:
+        if beam == 1:
+            return translator.greedy(sentences)
+        found = translator.beam(sentences, beam=beam, nbest=1, length_penalty=1.0)
+        return [best.text for best, *_ in found]
+
+    sentences = read_lines(data / "tokens" / f"{split}.source.txt", every)
+    texts, seconds = timed(in_batches(search, batch), sentences)
+    return {"texts": texts, "seconds": seconds}
+
+
+def main() -> None:
+    chosen = arguments()
+    gate = Gate()
+    if chosen.model is None:
+        from ours_training import train  # what only training loads is not in decoding's memory
+
+        train(gate, chosen.kind, chosen.data, chosen.work)
+        return
+    translator = Translator(load_model(chosen.model))
+    gate.actions["translate"] = lambda **how: translate(translator, chosen.data, **how)
+    gate.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""What makes a search fast, against what it stands for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rnnmt.dataset.tokenizer import BOS
+from rnnmt.model.attention import SharedMemory
+from rnnmt.model.cells import Recurrent
+from rnnmt.model.likeliest import CHUNK, ROWS, largest, likeliest
+from rnnmt.model.prepared import STEPS, PackedLinear, prepare
+from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
+from rnnmt.model.settings import ModelSettings
+
+torch.set_num_threads(1)
+
+CELLS = ("rnn", "gru", "lstm")
+KINDS = ("none", "dot", "general", "additive")
+VOCABULARY = 300
+close = torch.testing.assert_close
+
+
+def make(**changes: Any) -> Seq2Seq:
+    """A model in evaluation mode whose weights are all random."""
+    torch.manual_seed(3)
+    options = {
+        "cell": "lstm", "attention": "general", "embedding": 12, "hidden": 8, "encoder_layers": 1,
+        "decoder_layers": 1, "dropout": 0.3, "tie_embeddings": False,
+    }  # fmt: skip
+    model = Seq2Seq(
+        ModelSettings(**(options | changes)), Vocabularies(VOCABULARY, VOCABULARY, False)
+    )
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.4)
+    return model.eval()
+
+
+def sources(count: int = 5) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    lengths = torch.tensor([9, 3, 1, 7, 6])[:count]
+    return torch.randint(4, VOCABULARY, (count, 9), generator=generator), lengths
+
+
+# --- the prepared decoder -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("embedding", [5, 12], ids=["narrow", "wide"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_prepared_steps_are_the_whole_target(
+    cell: str, kind: str, layers: int, embedding: int
+) -> None:
+    model = make(cell=cell, attention=kind, decoder_layers=layers, embedding=embedding)
+    target = torch.randint(4, VOCABULARY, (5, 7), generator=torch.Generator().manual_seed(5))
+    target[:, 0] = BOS
+    state, own = model.encode(*sources())
+    whole = model.decoder(target, state, own)
+    decoder, memory = prepare(model.decoder), None if own is None else SharedMemory.of(own)
+    with torch.inference_mode():
+        for t in range(target.shape[1]):
+            step = decoder(target[:, t : t + 1], state, memory)
+            logits = decoder.logits(step.features[:, 0])
+            close(logits, model.decoder.logits(whole.features[:, t]), atol=1e-5, rtol=1e-5)
+            if kind != "none":
+                close(step.attention[:, 0], whole.attention[:, t], atol=1e-5, rtol=1e-5)
+            state = step.state
+    close(state.layers, whole.state.layers, atol=1e-5, rtol=1e-5)
+
+
+def test_preparing_changes_nothing_and_shares_the_embedding() -> None:
+    model = make(tie_embeddings=True)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    decoder = prepare(model.decoder)
+    assert decoder.embedding.weight is model.decoder.embedding.weight
+    assert not any(isinstance(m, PackedLinear) for m in model.modules())
+    assert not decoder.training
+    for name, weight in model.state_dict().items():
+        close(weight, before[name], rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_step_of_a_cell_is_a_sequence_of_one(cell: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(6)
+    layer = Recurrent(cell, 5, 4).to(dtype)
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.normal_()
+    inputs = torch.randn(3, 1, 5, dtype=dtype)
+    state = torch.randn(layer.states, 3, 4, dtype=dtype)
+    before = state.clone()
+    with torch.inference_mode():
+        hidden, last = layer(inputs, state)
+        step_hidden, step_last = STEPS[cell](layer)(inputs, state)
+    close(step_hidden, hidden)
+    close(step_last, last)
+    close(state, before, rtol=0.0, atol=0.0)  # a value: nothing was changed in place
+
+
+# --- shared memory --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [0, 1, 2, 3, 4],
+        [0, 0, 1, 1, 2, 2, 3, 3, 4, 4],  # a full grid
+        [0, 0, 0, 1, 3, 3, 4],  # one is gone
+        [1, 1, 1, 4],  # so few that the others' memory is dropped
+        [2],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_shared_memory_is_a_copy_for_each_hypothesis(kind: str, rows: list[int]) -> None:
+    model = make(attention=kind)
+    _, memory = model.encode(*sources())
+    assert memory is not None
+    attention, chosen = model.decoder.attention, torch.tensor(rows)
+    query = torch.randn(len(rows), 1, 8)
+    shared = SharedMemory.of(memory).select(chosen)
+    for _ in range(2):  # selected once, and once more from what was selected
+        copied = attention(query, memory.select(chosen))
+        for one, other in zip(attention(query, shared), copied, strict=True):
+            assert one.shape == other.shape
+            close(one, other)
+        half = torch.arange(0, len(chosen), 2)
+        chosen, query, shared = chosen[half], query[half], shared.select(half)
+
+
+def test_a_shared_memory_is_kept_until_half_of_it_is_needed_no_more() -> None:
+    _, memory = make().encode(*sources(4))
+    assert memory is not None
+    shared = SharedMemory.of(memory).select(torch.tensor([0, 0, 1, 3]))
+    assert shared.memory is memory
+    shared = shared.select(torch.tensor([0, 1, 3]))
+    assert len(shared.memory.states) == 2
+    assert shared.rows.tolist() == [0, 0, 1]
+
+
+# --- the likeliest --------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 5), st.integers(1, 3 * CHUNK + 5), st.integers(1, 6), st.integers(1, 40),
+    st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 2**20),
+)  # fmt: skip
+def test_largest_is_a_stable_sort(
+    rows: int, width: int, count: int, levels: int, impossible: float, seed: int
+) -> None:
+    """Few levels make many equals, also across chunks and behind the last whole one."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(levels, (rows, width), generator=generator).float()
+    values[torch.rand(values.shape, generator=generator) < impossible] = -math.inf
+    count = min(count, width)
+    top, places = largest(values, count)
+    ordered, order = values.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(top, ordered[:, :count])
+    possible = top > -math.inf
+    assert torch.equal(places[possible], order[:, :count][possible])
+
+
+@pytest.mark.parametrize("width", [50, CHUNK * 40, CHUNK * 40 + 7])
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_largest_of_many_is_a_stable_sort(width: int, count: int) -> None:
+    values = torch.randn(70, width, generator=torch.Generator().manual_seed(width)).mul(40).round()
+    top, places = largest(values, count)
+    ordered, order = values.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(top, ordered[:, :count])
+    assert torch.equal(places, order[:, :count])
+
+
+@pytest.mark.parametrize("rows", [1, ROWS, 2 * ROWS + 3])
+def test_likeliest_gives_the_log_probabilities(rows: int) -> None:
+    logits = torch.randn(rows, 1000, generator=torch.Generator().manual_seed(rows)) * 5
+    log_probs, tokens = likeliest(logits, 4)
+    expected, order = logits.log_softmax(dim=1).sort(dim=1, descending=True, stable=True)
+    assert torch.equal(tokens, order[:, :4])
+    close(log_probs, expected[:, :4])
