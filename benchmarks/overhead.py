@@ -78,9 +78,11 @@ def measure_stages(clone: Clone) -> dict[str, dict[str, dict[str, float]]]:
         modules = imported(clone, *command)
         if stage in LIGHT:
             assert not HEAVY & set(modules), f"{stage} imports {HEAVY & set(modules)}"
-        load = "import contextlib\n" + "".join(
-            f"with contextlib.suppress(ImportError): import {name}\n" for name in modules
+        # As a stage does, with run_main's care for a quick start and end.
+        load = "import contextlib\nfrom rnnmt.errors import run_main\ndef main():\n" + "".join(
+            f"  with contextlib.suppress(ImportError): import {name}\n" for name in modules
         )
+        load += "run_main(main)"
         found: dict[str, list[float]] = {"whole": [], "imports": [], "work": [], "rest": []}
         for _ in range(RUNS):
             imports = seconds(lambda code=load: execute(clone, sys.executable, "-c", code))  # type: ignore[misc]
