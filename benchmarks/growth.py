@@ -51,6 +51,7 @@ TRAIN = """
 import os, sys, time
 began = float(sys.argv.pop())
 updates = int(sys.argv.pop())
+from rnnmt.errors import run_stage
 from rnnmt.stages import train
 make_trainer = train._trainer
 
@@ -77,7 +78,7 @@ def trainer(settings, work, callbacks, logger):
     return make_trainer(settings, work, [*callbacks, Stop()], logger)
 
 train._trainer = trainer
-train.main()
+run_stage(train.main)
 """
 
 # SentencePiece's own encoding of whole sentences: pairs a second.
