@@ -8,6 +8,7 @@ every part of a training step by itself. See benchmarks/README.md.
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ BATCHES, ROUNDS = 16, 5
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     workers.prepare_data()
     batches = list(islice(_batches(), BATCHES))
     results: dict[str, Any] = {"training": {}, "decoding": {}}

@@ -7,6 +7,7 @@ work that it measures itself: train its epochs, decode its searches, the others 
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -44,6 +45,7 @@ REST_BAR = 1.0  # seconds
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clone = Clone(Path(folder))
         clone.make_repro()

@@ -64,10 +64,14 @@ def epoch(loader: BatchLoader, number: int) -> list[list[Pair]]:
 # --- make_batch ---------------------------------------------------------------------------------
 
 
+def round_up(length: int, step: int) -> int:
+    return next(n for n in itertools.count(length) if n % step == 0)
+
+
 def check(batch: Batch, pairs: list[Pair]) -> None:
     assert all(tensor.dtype == torch.int64 for tensor in batch)
-    width = max(len(s) for s, _ in pairs) + 1
-    height = max(len(t) for _, t in pairs) + 1
+    width = round_up(max(len(s) for s, _ in pairs) + 1, batch_module.SOURCE_STEP)
+    height = round_up(max(len(t) for _, t in pairs) + 1, batch_module.TARGET_STEP)
     assert batch.source.shape == (len(pairs), width)
     assert batch.labels.shape == batch.decoder_input.shape == (len(pairs), height)
     assert batch.source_lengths.tolist() == [len(s) + 1 for s, _ in pairs]
@@ -105,8 +109,8 @@ def test_pad_takes_lists_and_arrays() -> None:
 def test_large_ids_survive() -> None:
     """65535 fits the store's uint16; as int16 it would be -1."""
     batch = make_batch(make_store([((65_535,), (65_535, 40_000))]), [0])
-    assert batch.labels.tolist() == [[65_535, 40_000, EOS]]
-    assert batch.source.tolist() == [[65_535, EOS]]
+    assert batch.labels[0, :3].tolist() == [65_535, 40_000, EOS]
+    assert batch.source[0, :2].tolist() == [65_535, EOS]
 
 
 # --- an epoch -----------------------------------------------------------------------------------
@@ -133,8 +137,8 @@ def test_batches_are_as_full_as_they_can_be() -> None:
     batches = list(BatchLoader(make_store(pairs), 100, 1))
     real = sum(len(target) + 1 for _, target in pairs)
     cells = sum(batch.labels.numel() for batch in batches)
-    assert real / cells > 0.9
-    assert len(batches) < 1.2 * real / 100
+    assert real / cells > 0.85
+    assert len(batches) < 1.25 * real / 100
 
 
 def test_a_batch_may_have_just_as_many_tokens_as_are_allowed() -> None:
@@ -149,13 +153,21 @@ def test_a_batch_may_have_just_as_many_tokens_as_are_allowed() -> None:
 def test_batches_are_cut_as_if_filled_one_by_one(lengths: list[int], batch_tokens: int) -> None:
     store = make_store([((), (5,) * length) for length in lengths])
     filled, batch = [], 0
-    for tokens in sorted(length + 1 for length in lengths):
+    for tokens in sorted(round_up(length + 1, batch_module.TARGET_STEP) for length in lengths):
         if batch and (batch + 1) * tokens > batch_tokens:
             filled.append(batch)
             batch = 0
         batch += 1
     sizes = [len(b.labels) for b in BatchLoader(store, batch_tokens, 1)]
     assert sorted(sizes) == sorted([*filled, batch])
+
+
+def test_batches_have_few_shapes() -> None:
+    """Each new shape would cost a new kernel."""
+    store = make_store(random_pairs(2000, longest=40))
+    shapes = {(b.labels.shape, b.source.shape[1]) for b in BatchLoader(store, 300, 1)}
+    assert {labels[1] % batch_module.TARGET_STEP for labels, _ in shapes} == {0}
+    assert {width % batch_module.SOURCE_STEP for _, width in shapes} == {0}
 
 
 def test_chance_is_fair() -> None:

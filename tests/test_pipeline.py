@@ -109,11 +109,16 @@ class Clone:
         return dict(yaml.load((self.folder / "params.yaml").read_text()))
 
     def test_scores(self) -> dict[str, float]:
-        """label -> test/bleu of the finished runs in MLflow."""
+        """label -> test/bleu of the finished runs in MLflow that no other stands for."""
         client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
         experiments = [e.experiment_id for e in client.search_experiments()]
         runs = client.search_runs(experiments, "attributes.status = 'FINISHED'")
-        return {run.info.run_name: run.data.metrics["test/bleu"] for run in runs}
+        # A kill between a training's end and DVC's record of it leaves one that is superseded.
+        return {
+            run.info.run_name: run.data.metrics["test/bleu"]
+            for run in runs
+            if run.data.tags.get("superseded") != "true"
+        }
 
     def bytes(self) -> dict[str, str]:
         """The sums of all that must be the same each time; not of what was measured."""

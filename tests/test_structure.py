@@ -118,3 +118,25 @@ def test_start_up_loads_nothing_heavy(module: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"torch", "pytorch_lightning", "mlflow", "pyrealb", "mtdata"} & set(loaded)
+
+
+BENCHMARKS = sorted(
+    str(file.relative_to(ROOT))
+    for file in (ROOT / "benchmarks").glob("*.py")
+    if "__main__" in file.read_text()
+)
+
+
+@pytest.mark.parametrize("benchmark", [*BENCHMARKS, "benchmarks/peers/ours.py"])
+def test_every_benchmark_starts(benchmark: str) -> None:
+    """What it imports exists; `--help` measures nothing."""
+    done = subprocess.run(
+        [sys.executable, benchmark, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
+def test_the_worker_that_trains_for_a_benchmark_fits_the_code() -> None:
+    code = "import sys; sys.path.insert(0, 'benchmarks/peers'); import ours_training"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -82,6 +83,8 @@ def _check(arguments: argparse.Namespace) -> None:  # noqa: ARG001
 def _translate(arguments: argparse.Namespace) -> None:
     if arguments.nbest > arguments.beam:
         raise UserError(f"--nbest {arguments.nbest} cannot exceed --beam {arguments.beam}")
+    # Read when torch is first imported; see params.use_threads.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     import torch
 
     from rnnmt.model.folder import load_model

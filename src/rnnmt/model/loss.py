@@ -17,11 +17,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 CHUNK = 256  # rows whose logits stay in the processor's cache
-BLOCK = (
-    7_500_000  # probabilities kept for one product: more than 32 MB would be new pages each time
-)
+# Probabilities kept for one product: more than 32 MB would be new pages each time.
+BLOCK = 7_500_000
+# Rows are filled up to a multiple: oneDNN makes, and keeps, a kernel for every new shape.
+ROUND = 64
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -32,17 +34,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
         factor, shift = weight.to(features.dtype), bias.to(features.dtype)
-        d_features = torch.empty_like(features)
+        count, filling = len(labels), -len(labels) % ROUND
+        inputs, targets = pad(features, (0, 0, 0, filling)), pad(labels, (0, filling))
+        d_features = torch.empty_like(inputs)
         d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        log_sum, gold = bias.new_empty(len(labels)), bias.new_empty(len(labels))
-        block = max(CHUNK, BLOCK // len(weight))
-        for start in range(0, len(labels), block):
+        log_sum, gold = bias.new_empty(len(targets)), bias.new_empty(len(targets))
+        block = CHUNK * max(1, BLOCK // len(weight) // CHUNK)
+        for start in range(0, len(targets), block):
             rows = slice(start, start + block)
-            x = features[rows]
-            p = _probabilities(x, factor, shift, labels[rows], log_sum[rows], gold[rows])
+            x = inputs[rows]
+            p = _probabilities(x, factor, shift, targets[rows], log_sum[rows], gold[rows])
+            p[max(0, count - start) :] = 0.0
             _product(p, factor, out=d_features[rows])
             d_weight += _product(p.t(), x)
             d_bias += p.sum(dim=0)
+        d_features, log_sum, gold = d_features[:count], log_sum[:count], gold[:count]
         nll = (log_sum - gold).sum()
         # The label's own and the smoothing's share.
         wide, off, keep = features.to(weight.dtype), smoothing / len(weight), 1.0 - smoothing
@@ -50,11 +56,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_weight.index_add_(0, labels, wide, alpha=-keep)
         d_bias.sub_(labels.bincount(minlength=len(bias)), alpha=keep)
         all_features, all_weights = wide.sum(dim=0), weight.sum(dim=0)
-        logits = all_features @ all_weights + len(labels) * bias.sum()
+        logits = all_features @ all_weights + count * bias.sum()
         loss = keep * nll + off * (len(weight) * log_sum.sum() - logits)
         d_features -= (off * all_weights).to(features.dtype)
         d_weight -= off * all_features
-        d_bias -= off * len(labels)
+        d_bias -= off * count
         ctx.save_for_backward(d_features, d_weight, d_bias)
         ctx.mark_non_differentiable(nll)
         return loss, nll

@@ -150,7 +150,7 @@ def notes(variant: Variant, settings: EvaluateSettings, seeds: int) -> str:
         "BLEU and chrF++: higher is better; TER: lower. chrF++ and TER are of beam search, which "
         f"keeps {variant.decoding[0]['beam']} hypotheses.",
         "training: minutes:seconds; tokens/s: target tokens in training; sent./s: sentences "
-        f"decoded per second, on {variant.decoding[0]['threads']} threads. Times and speeds change "
+        f"decoded per second, threads: {variant.decoding[0]['threads']}. Times and speeds change "
         "from run to run, nothing else does.",
     ]
     if seeds > 1:
