@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
+import psutil
 from ruamel.yaml import YAML
 
 from rnnmt import params
@@ -90,8 +92,28 @@ def drop_broken_lock(lock: Path) -> None:
         lock.unlink()
 
 
+def drop_dead_locks(locks: Path = Path(".dvc/tmp/rwlock")) -> None:
+    """Remove DVC's record of who reads and writes what, where all of them have been killed.
+
+    DVC itself takes a killed process for a living one until its parent has asked how it ended.
+    """
+    if locks.exists():
+        processes = {int(number) for number in re.findall(r'"pid": *(\d+)', locks.read_text())}
+        if not any(is_running(process) for process in processes):
+            locks.unlink()
+
+
+def is_running(process: int) -> bool:
+    """Whether a process exists and is more than the memory of its end, a zombie."""
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def reproduce(pipeline: str) -> None:
     """Run what has changed. Raises SystemExit, or UserError naming the chains that failed."""
+    drop_dead_locks()
     drop_broken_lock(Path(pipeline).with_suffix(".lock"))
     commands = Commands()
     stale = changed(pipeline)
