@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from rnnmt.dataset.batch import Batch, pad
 from rnnmt.dataset.tokenizer import BOS, Tokenizer
+from rnnmt.model import training
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings, TrainSettings
 from rnnmt.model.training import TranslationModule, usable_precision
@@ -60,7 +63,8 @@ def fit(cell: str, precision: str) -> float:
 
 
 @pytest.mark.skipif(
-    usable_precision("bfloat16") == "float32", reason="this processor has no bfloat16 products"
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="the processor has no bfloat16 products",
 )
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_bfloat16_learns_as_much_as_float32(cell: str) -> None:
@@ -77,3 +81,27 @@ def test_validation_is_in_float32_whatever_the_precision_of_training() -> None:
         with torch.no_grad():
             losses.append(float(made._loss(given, 0.0)[1]))
     assert losses[0] == losses[1]
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="the processor has no bfloat16 products",
+)
+@pytest.mark.parametrize(
+    ("vendor", "amx", "usable"),
+    [
+        ("AuthenticAMD", False, "bfloat16"),
+        ("GenuineIntel", True, "bfloat16"),
+        ("GenuineIntel", False, "float32"),
+        (None, False, "bfloat16"),
+    ],
+)
+def test_bfloat16_only_where_it_is_faster(
+    vendor: str | None, amx: bool, usable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if vendor:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n")
+    monkeypatch.setattr(training, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert usable_precision("bfloat16") == usable
+    assert usable_precision("float32") == "float32"

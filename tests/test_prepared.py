@@ -15,7 +15,14 @@ from rnnmt.dataset.tokenizer import BOS
 from rnnmt.model.attention import SharedMemory
 from rnnmt.model.cells import Recurrent
 from rnnmt.model.likeliest import CHUNK, ROWS, largest, likeliest
-from rnnmt.model.prepared import STEPS, PackedLinear, prepare
+from rnnmt.model.prepared import (
+    QUANTIZED_FROM,
+    STEPS,
+    PackedLinear,
+    PackedOutput,
+    QuantizedOutput,
+    prepare,
+)
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
 
@@ -64,11 +71,12 @@ def test_prepared_steps_are_the_whole_target(
     target[:, 0] = BOS
     state, own = model.encode(*sources())
     whole = model.decoder(target, state, own)
-    decoder, memory = prepare(model.decoder), None if own is None else SharedMemory.of(own)
+    prepared, memory = prepare(model.decoder), None if own is None else SharedMemory.of(own)
+    assert isinstance(prepared.output, PackedOutput)  # of a small vocabulary
     with torch.inference_mode():
         for t in range(target.shape[1]):
-            step = decoder(target[:, t : t + 1], state, memory)
-            logits = decoder.logits(step.features[:, 0])
+            step = prepared.step(target[:, t : t + 1], state, memory)
+            logits = prepared.output.logits(step.features[:, 0])
             close(logits, model.decoder.logits(whole.features[:, t]), atol=1e-5, rtol=1e-5)
             if kind != "none":
                 close(step.attention[:, 0], whole.attention[:, t], atol=1e-5, rtol=1e-5)
@@ -79,7 +87,7 @@ def test_prepared_steps_are_the_whole_target(
 def test_preparing_changes_nothing_and_shares_the_embedding() -> None:
     model = make(tie_embeddings=True)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    decoder = prepare(model.decoder)
+    decoder = prepare(model.decoder).step
     assert decoder.embedding.weight is model.decoder.embedding.weight
     assert not any(isinstance(m, PackedLinear) for m in model.modules())
     assert not decoder.training
@@ -104,6 +112,85 @@ def test_a_step_of_a_cell_is_a_sequence_of_one(cell: str, dtype: torch.dtype) ->
     close(step_hidden, hidden)
     close(step_last, last)
     close(state, before, rtol=0.0, atol=0.0)  # a value: nothing was changed in place
+
+
+# --- the output layer in 8 bits -------------------------------------------------------------------
+
+needs_vnni = pytest.mark.skipif(
+    not torch.cpu._is_vnni_supported(), reason="the processor has no products of 8 bits"
+)
+
+
+def output_layer(words: int = 3000, width: int = 96, scale: float = 0.3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(words)
+    # Rows of very different sizes, as those of frequent and of unseen words are.
+    sizes = torch.rand(words, 1, generator=generator) * scale
+    weight = torch.randn(words, width, generator=generator) * sizes
+    return weight, torch.randn(words, generator=generator)
+
+
+def hidden(rows: int, width: int = 96, reach: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(rows)
+    return reach * torch.randn(rows, width, generator=generator).mul(2).tanh()
+
+
+@needs_vnni
+@pytest.mark.parametrize("reach", [1.0, 3.0])
+@pytest.mark.parametrize("rows", [1, ROWS + 6])
+def test_output_in_8_bits_is_the_output_in_float32(rows: int, reach: float) -> None:
+    weight, bias = output_layer()
+    exact, quick = PackedOutput(weight, bias), QuantizedOutput(weight, bias, reach)
+    features = hidden(rows, reach=reach)
+    assert torch.equal(quick.best(features), exact.best(features))
+    log_probs, tokens = quick.likeliest(features, 5)
+    expected, order = exact.likeliest(features, 5)
+    assert torch.equal(tokens, order)
+    close(log_probs, expected, atol=2e-3, rtol=0.0)
+
+
+@needs_vnni
+def test_output_in_8_bits_is_exact_where_the_candidates_are_all_there_is() -> None:
+    """Peaked distributions: what is beyond the candidates has no probability."""
+    weight, bias = output_layer(scale=6.0)
+    features = hidden(40)
+    log_probs, tokens = QuantizedOutput(weight, bias, 1.0).likeliest(features, 5)
+    exact, order = (features @ weight.T + bias).log_softmax(1).topk(5)
+    sure = exact[:, -1] > -30
+    assert sure.any()
+    assert torch.equal(tokens[sure], order[sure])
+    close(log_probs[sure], exact[sure], atol=1e-4, rtol=0.0)
+
+
+@needs_vnni
+def test_output_in_8_bits_does_not_depend_on_the_batch() -> None:
+    quick, features = QuantizedOutput(*output_layer(), 1.0), hidden(ROWS + 6)
+    log_probs, tokens = quick.likeliest(features, 5)
+    for rows in ([0], [ROWS + 3, 5, 1], list(range(40, ROWS + 6))):
+        some_log_probs, some_tokens = quick.likeliest(features[rows], 5)
+        assert torch.equal(some_tokens, tokens[rows])
+        close(some_log_probs, log_probs[rows], atol=1e-6, rtol=1e-6)
+
+
+@needs_vnni
+def test_output_in_8_bits_of_extreme_weights() -> None:
+    """Rows of zeros, equal rows, and logits beyond what exp can hold."""
+    weight, bias = output_layer()
+    weight[7], weight[20:40] = 0.0, weight[50]
+    weight[50] *= 1000
+    features = hidden(9)
+    log_probs, tokens = QuantizedOutput(weight, bias, 1.0).likeliest(features, 3)
+    assert log_probs.isfinite().all()
+    assert (log_probs <= 0).all()
+    exact = (features @ weight.T + bias).log_softmax(1)
+    close(log_probs, exact.gather(1, tokens), atol=2e-2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("words", [QUANTIZED_FROM - 1, QUANTIZED_FROM])
+def test_only_large_vocabularies_are_quantized(words: int) -> None:
+    settings_ = make().decoder
+    settings_.output = torch.nn.Linear(12, words)
+    large = words >= QUANTIZED_FROM and torch.cpu._is_vnni_supported()
+    assert isinstance(prepare(settings_).output, QuantizedOutput if large else PackedOutput)
 
 
 # --- shared memory --------------------------------------------------------------------------------
@@ -152,9 +239,13 @@ def test_a_shared_memory_is_kept_until_half_of_it_is_needed_no_more() -> None:
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
-    st.integers(1, 5), st.integers(1, 3 * CHUNK + 5), st.integers(1, 6), st.integers(1, 40),
-    st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 2**20),
-)  # fmt: skip
+    st.integers(1, 5),
+    st.integers(1, 3 * CHUNK + 5),
+    st.integers(1, 6),
+    st.integers(1, 40),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.integers(0, 2**20),
+)
 def test_largest_is_a_stable_sort(
     rows: int, width: int, count: int, levels: int, impossible: float, seed: int
 ) -> None:

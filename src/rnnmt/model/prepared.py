@@ -1,43 +1,143 @@
 """A decoder prepared for a search: the same equations, laid out for one step at a time.
 
 `Decoder` says what is computed; what is replaced here are its matrix products and its recurrent
-layers, which take the same arguments and return the same values. Nothing of it can be trained.
+layers, which take the same arguments and return the same values, and its output layer, which
+gives the likeliest tokens. Nothing of it can be trained.
 
-Shapes: N live hypotheses, I input width, H hidden width, G gates of a cell (rnn 1, gru 3, lstm 4).
+Shapes: N live hypotheses, I input width, H hidden width, G gates of a cell (rnn 1, gru 3, lstm 4),
+V vocabulary, K tokens asked for, C candidates for them.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rnnmt.model.cells import Recurrent
 from rnnmt.model.decoder import Decoder
+from rnnmt.model.likeliest import ROWS, largest, likeliest
+
+QUANTIZED_FROM = 1000  # words of a vocabulary; fewer are weighed as fast in float32
+MARGIN = 11  # candidates beyond those that are asked for
 
 
-def prepare(decoder: Decoder) -> Decoder:
+class PreparedDecoder(NamedTuple):
+    """A decoder without its output layer, whose features go to `output` in place of it."""
+
+    step: Decoder
+    output: PackedOutput | QuantizedOutput
+
+
+def prepare(decoder: Decoder) -> PreparedDecoder:
     """`decoder`, as it is now, for calls with one token of each hypothesis and no gradients.
 
     It shares the embedding; other weights are copies, which later changes do not reach.
     """
     shared = {id(weight): weight for weight in decoder.parameters()}
-    prepared: Decoder = copy.deepcopy(decoder, shared)
-    if decoder.features.out_features >= decoder.features.in_features:
-        # One product in place of two, where it is no larger: O (F h) + b = (O F) h + b.
-        product = decoder.output.weight.detach() @ decoder.features.weight.detach()
-        prepared.add_module("features", nn.Identity())
-        prepared.add_module("output", PackedLinear(product, decoder.output.bias))
-    for module in list(prepared.modules()):
+    step: Decoder = copy.deepcopy(decoder, shared)
+    step.add_module("features", nn.Identity())
+    # One product in place of two: O (F h) + b = (O F) h + b.
+    weight = decoder.output.weight.detach() @ decoder.features.weight.detach()
+    output = _output(weight, decoder.output.bias.detach(), float(len(decoder.layers)))
+    for module in list(step.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
                 setattr(module, name, PackedLinear(child.weight, child.bias))
             elif isinstance(child, Recurrent):
                 # As a layer of a ModuleList its name is a number.
                 module.add_module(name, STEPS[child.cell](child))
-    return prepared
+    return PreparedDecoder(step, output)
+
+
+def _output(weight: Tensor, bias: Tensor, reach: float) -> PackedOutput | QuantizedOutput:
+    # Without these instructions 8-bit products are slow and overflow.
+    quick = torch.cpu._is_vnni_supported() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if quick and len(weight) >= QUANTIZED_FROM and weight.dtype == torch.float32:
+        return QuantizedOutput(weight, bias, reach)
+    return PackedOutput(weight, bias)
+
+
+class PackedOutput(nn.Module):
+    """The output layer in float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.logits = PackedLinear(weight, bias)
+
+    def best(self, features: Tensor) -> Tensor:
+        """The likeliest token (N,) after each of `features` (N, H)."""
+        return largest(self.logits(features), 1)[1].squeeze(1)
+
+    def likeliest(self, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and tokens (N, K) of the `count` likeliest, best first."""
+        logits = self.logits(features)
+        return likeliest(logits, min(count, logits.shape[1]))
+
+
+class QuantizedOutput(nn.Module):
+    """The output layer, whose likeliest tokens are looked for in 8 bits and weighed in float32.
+
+        h ~ a (p - 128)     p (N, H) unsigned, a = reach / 127, since each |h_k| <= reach
+        W ~ diag(b) Q       Q (V, H) signed, each row with a scale of its own
+
+    The integer product p Q^T is exact, so that no batch can change it, and gives logits with
+    errors of some hundredths. Its best K + MARGIN tokens are candidates; their logits are computed
+    in float32, and take the place of the approximate ones also in the sum of the softmax. So a
+    log-probability has an error only through the small share of all other words, where errors
+    cancel.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, reach: float) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+        self.levels = 127 / reach
+        self.scales = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(weight.dtype).tiny)
+        rows = (weight / self.scales.unsqueeze(1)).round_().to(torch.int8)
+        self.packed = torch.ops.onednn.qlinear_prepack(rows, None)
+        self.zeros = torch.zeros(len(weight), dtype=torch.int64)
+
+    def best(self, features: Tensor) -> Tensor:
+        """The likeliest token (N,) after each of `features` (N, H)."""
+        _, candidates = largest(self._approximate(features), 1 + MARGIN)
+        return self._weighed(features, candidates, 1)[1].squeeze(1)
+
+    def likeliest(self, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and tokens (N, K) of the `count` likeliest, best first."""
+        blocks = [self._likeliest(rows, count) for rows in torch.split(features, ROWS)]
+        log_probs, tokens = zip(*blocks, strict=True)
+        return torch.cat(log_probs), torch.cat(tokens)
+
+    def _likeliest(self, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        approximate = self._approximate(features)
+        candidates = largest(approximate, min(count + MARGIN, approximate.shape[1]))[1]
+        logits, tokens = self._weighed(features, candidates, candidates.shape[1])
+        top = logits[:, :1]
+        others = approximate.scatter_(1, tokens, -math.inf).sub_(top).exp_().sum(1, keepdim=True)
+        logits = logits - top
+        total = others.add_(logits.exp().sum(1, keepdim=True))
+        return logits[:, :count] - total.log_(), tokens[:, :count]
+
+    def _approximate(self, features: Tensor) -> Tensor:
+        """Logits (N, V) with the errors of 8 bits."""
+        points = (features * self.levels).add_(128.5).clamp_(0, 255).to(torch.uint8)
+        logits: Tensor = torch.ops.onednn.qlinear_pointwise(
+            points, 1 / self.levels, 128, self.packed, self.scales, self.zeros, self.bias,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return logits
+
+    def _weighed(self, features: Tensor, tokens: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Logits in float32 of `tokens` (N, C) and these, the `count` best first."""
+        tokens = tokens.sort(dim=1).values  # of equals the first stays the first
+        weights = self.weight.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
+        logits = torch.bmm(weights, features.unsqueeze(2)).squeeze(2).add_(self.bias[tokens])
+        logits, order = logits.sort(dim=1, descending=True, stable=True)
+        return logits[:, :count], tokens.gather(1, order[:, :count])
 
 
 class PackedLinear(nn.Module):

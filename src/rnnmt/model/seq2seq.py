@@ -11,8 +11,7 @@ from rnnmt.dataset.tokenizer import BOS, EOS, PAD
 from rnnmt.model.attention import Memory, SharedMemory
 from rnnmt.model.decoder import Decoder, Output, State
 from rnnmt.model.encoder import Encoder
-from rnnmt.model.likeliest import largest
-from rnnmt.model.prepared import prepare
+from rnnmt.model.prepared import PreparedDecoder, prepare
 from rnnmt.model.settings import ModelSettings
 
 
@@ -49,7 +48,11 @@ class Seq2Seq(nn.Module):
 
     @torch.inference_mode()
     def greedy(
-        self, source: Tensor, lengths: Tensor, limits: Tensor, decoder: Decoder | None = None
+        self,
+        source: Tensor,
+        lengths: Tensor,
+        limits: Tensor,
+        decoder: PreparedDecoder | None = None,
     ) -> list[list[int]]:
         """The likeliest next token, again and again, until <EOS> or `limits` (B,) tokens.
 
@@ -64,9 +67,9 @@ class Seq2Seq(nn.Module):
         time = 0
         while len(rows):
             time += 1
-            output = decoder(tokens.unsqueeze(1), state, memory)
+            output = decoder.step(tokens.unsqueeze(1), state, memory)
             state = output.state
-            tokens = largest(decoder.logits(output.features[:, 0]), 1)[1].squeeze(1)
+            tokens = decoder.output.best(output.features[:, 0])
             for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
                 if token != EOS:
                     hypotheses[row].append(token)

@@ -27,15 +27,25 @@ from rnnmt.model.seq2seq import Seq2Seq, greedy_limits
 from rnnmt.model.settings import TrainSettings
 
 LOG_STEPS = 50  # updates between two logged ones
+CPUINFO = Path("/proc/cpuinfo")
 VALIDATION_SENTENCES = 128  # translated together; no effect on what is measured
 
 
 def usable_precision(precision: str) -> str:
-    """`precision`; float32 where the processor has no bfloat16 products, which it would emulate."""
-    if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        print("train.precision: this processor has no bfloat16, so float32 is used")
+    """`precision`; float32 in place of bfloat16 where the processor is no faster with it."""
+    if precision == "bfloat16" and not _has_fast_bfloat16():
+        print("train.precision: bfloat16 is not faster on this processor, so float32 is used")
         return "float32"
     return precision
+
+
+def _has_fast_bfloat16() -> bool:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False  # it would be emulated
+    # Intel's processors without AMX have the instructions of avx512_bf16, which take them twice
+    # the time of float32's; on AMD's and ARM's they take half of it.
+    intel = CPUINFO.exists() and "GenuineIntel" in CPUINFO.read_text()
+    return not intel or torch.cpu._is_amx_tile_supported()
 
 
 class ParallelData(pl.LightningDataModule):

@@ -13,10 +13,9 @@ from torch import Tensor
 from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS
 from rnnmt.model.attention import SharedMemory
-from rnnmt.model.decoder import Decoder, State
+from rnnmt.model.decoder import State
 from rnnmt.model.folder import TrainedModel
-from rnnmt.model.likeliest import likeliest
-from rnnmt.model.prepared import prepare
+from rnnmt.model.prepared import PreparedDecoder, prepare
 from rnnmt.model.seq2seq import greedy_limits
 from rnnmt.search.beam import Hypothesis, Step, beam_search
 
@@ -57,7 +56,7 @@ class Translator:
         self.max_length_ratio = max_length_ratio
 
     @cached_property
-    def _decoder(self) -> Decoder:
+    def _decoder(self) -> PreparedDecoder:
         """The model's decoder, prepared when the first sentences are translated."""
         return prepare(self.trained.model.decoder)
 
@@ -99,9 +98,8 @@ class Translator:
 
     def _step(self, tokens: Tensor, search: _Search, count: int) -> Step[_Search]:
         decoder = self._decoder
-        output = decoder(tokens.unsqueeze(1), search.state, search.memory)
-        logits = decoder.logits(output.features[:, 0])
-        log_probs, words = likeliest(logits, min(count, logits.shape[1]))
+        output = decoder.step(tokens.unsqueeze(1), search.state, search.memory)
+        log_probs, words = decoder.output.likeliest(output.features[:, 0], count)
         attention = None if output.attention is None else output.attention[:, 0]
         return Step(log_probs, words, _Search(output.state, search.memory), attention)
 
