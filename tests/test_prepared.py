@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rnnmt.dataset.tokenizer import BOS
+from rnnmt.model import prepared
 from rnnmt.model.attention import SharedMemory
 from rnnmt.model.cells import Recurrent
 from rnnmt.model.likeliest import CHUNK, ROWS, largest, likeliest
@@ -59,24 +60,26 @@ def sources(count: int = 5) -> tuple[Tensor, Tensor]:
 # --- the prepared decoder -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("table", [0, prepared.TABLE], ids=["product", "table"])
 @pytest.mark.parametrize("embedding", [5, 12], ids=["narrow", "wide"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_prepared_steps_are_the_whole_target(
-    cell: str, kind: str, layers: int, embedding: int
+    cell: str, kind: str, layers: int, embedding: int, table: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(prepared, "TABLE", table)
     model = make(cell=cell, attention=kind, decoder_layers=layers, embedding=embedding)
     target = torch.randint(4, VOCABULARY, (5, 7), generator=torch.Generator().manual_seed(5))
     target[:, 0] = BOS
     state, own = model.encode(*sources())
     whole = model.decoder(target, state, own)
-    prepared, memory = prepare(model.decoder), None if own is None else SharedMemory.of(own)
-    assert isinstance(prepared.output, PackedOutput)  # of a small vocabulary
+    decoder, memory = prepare(model.decoder), None if own is None else SharedMemory.of(own)
+    assert isinstance(decoder.output, PackedOutput)  # of a small vocabulary
     with torch.inference_mode():
         for t in range(target.shape[1]):
-            step = prepared.step(target[:, t : t + 1], state, memory)
-            logits = prepared.output.logits(step.features[:, 0])
+            step = decoder.step(target[:, t : t + 1], state, memory)
+            logits = decoder.output.logits(step.features[:, 0])
             close(logits, model.decoder.logits(whole.features[:, t]), atol=1e-5, rtol=1e-5)
             if kind != "none":
                 close(step.attention[:, 0], whole.attention[:, t], atol=1e-5, rtol=1e-5)
@@ -84,11 +87,10 @@ def test_prepared_steps_are_the_whole_target(
     close(state.layers, whole.state.layers, atol=1e-5, rtol=1e-5)
 
 
-def test_preparing_changes_nothing_and_shares_the_embedding() -> None:
+def test_preparing_changes_nothing() -> None:
     model = make(tie_embeddings=True)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     decoder = prepare(model.decoder).step
-    assert decoder.embedding.weight is model.decoder.embedding.weight
     assert not any(isinstance(m, PackedLinear) for m in model.modules())
     assert not decoder.training
     for name, weight in model.state_dict().items():
@@ -145,7 +147,7 @@ def test_output_in_8_bits_is_the_output_in_float32(rows: int, reach: float) -> N
     log_probs, tokens = quick.likeliest(features, 5)
     expected, order = exact.likeliest(features, 5)
     assert torch.equal(tokens, order)
-    close(log_probs, expected, atol=2e-3, rtol=0.0)
+    close(log_probs, expected, atol=2e-3 * reach, rtol=0.0)
 
 
 @needs_vnni

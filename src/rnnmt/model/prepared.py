@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from rnnmt.model.cells import Recurrent
 from rnnmt.model.decoder import Decoder
-from rnnmt.model.likeliest import ROWS, largest, likeliest
+from rnnmt.model.likeliest import ROWS, candidates, largest, likeliest
 
 QUANTIZED_FROM = 1000  # words of a vocabulary; fewer are weighed as fast in float32
-MARGIN = 11  # candidates beyond those that are asked for
+MARGIN = 3  # candidates beyond those that are asked for
+TABLE = 2**24  # numbers (64 MB) of the largest table of a first layer's products that is made
 
 
 class PreparedDecoder(NamedTuple):
@@ -36,7 +37,7 @@ class PreparedDecoder(NamedTuple):
 def prepare(decoder: Decoder) -> PreparedDecoder:
     """`decoder`, as it is now, for calls with one token of each hypothesis and no gradients.
 
-    It shares the embedding; other weights are copies, which later changes do not reach.
+    Its weights are copies, which later changes do not reach.
     """
     shared = {id(weight): weight for weight in decoder.parameters()}
     step: Decoder = copy.deepcopy(decoder, shared)
@@ -44,13 +45,18 @@ def prepare(decoder: Decoder) -> PreparedDecoder:
     # One product in place of two: O (F h) + b = (O F) h + b.
     weight = decoder.output.weight.detach() @ decoder.features.weight.detach()
     output = _output(weight, decoder.output.bias.detach(), float(len(decoder.layers)))
+    layers = [STEPS[layer.cell](layer) for layer in cast(Iterable[Recurrent], decoder.layers)]
+    step.layers = nn.ModuleList(layers)
+    # W x + b of the first layer, once for all words.
+    words = decoder.embedding.weight.detach()
+    if len(words) * layers[0].gates * layers[0].hidden <= TABLE:
+        table = layers[0].inputs(words)
+        step.embedding = nn.Embedding(len(table), table.shape[1], _weight=table)
+        layers[0].inputs = nn.Identity()
     for module in list(step.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
                 setattr(module, name, PackedLinear(child.weight, child.bias))
-            elif isinstance(child, Recurrent):
-                # As a layer of a ModuleList its name is a number.
-                module.add_module(name, STEPS[child.cell](child))
     return PreparedDecoder(step, output)
 
 
@@ -103,8 +109,8 @@ class QuantizedOutput(nn.Module):
 
     def best(self, features: Tensor) -> Tensor:
         """The likeliest token (N,) after each of `features` (N, H)."""
-        _, candidates = largest(self._approximate(features), 1 + MARGIN)
-        return self._weighed(features, candidates, 1)[1].squeeze(1)
+        tokens = candidates(self._approximate(features), 1 + MARGIN)
+        return self._weighed(features, tokens)[1][:, 0]
 
     def likeliest(self, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Log-probabilities and tokens (N, K) of the `count` likeliest, best first."""
@@ -114,8 +120,8 @@ class QuantizedOutput(nn.Module):
 
     def _likeliest(self, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
         approximate = self._approximate(features)
-        candidates = largest(approximate, min(count + MARGIN, approximate.shape[1]))[1]
-        logits, tokens = self._weighed(features, candidates, candidates.shape[1])
+        tokens = candidates(approximate, min(count + MARGIN, approximate.shape[1]))
+        logits, tokens = self._weighed(features, tokens)
         top = logits[:, :1]
         others = approximate.scatter_(1, tokens, -math.inf).sub_(top).exp_().sum(1, keepdim=True)
         logits = logits - top
@@ -131,13 +137,13 @@ class QuantizedOutput(nn.Module):
         )  # fmt: skip
         return logits
 
-    def _weighed(self, features: Tensor, tokens: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Logits in float32 of `tokens` (N, C) and these, the `count` best first."""
+    def _weighed(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits in float32 of `tokens` (N, C) and these, both best first."""
         tokens = tokens.sort(dim=1).values  # of equals the first stays the first
         weights = self.weight.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
         logits = torch.bmm(weights, features.unsqueeze(2)).squeeze(2).add_(self.bias[tokens])
         logits, order = logits.sort(dim=1, descending=True, stable=True)
-        return logits[:, :count], tokens.gather(1, order[:, :count])
+        return logits, tokens.gather(1, order)
 
 
 class PackedLinear(nn.Module):
@@ -154,44 +160,54 @@ class PackedLinear(nn.Module):
         weight = weight.detach().contiguous()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.packed else weight
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(..., I) -> (..., O)"""
+    def forward(self, inputs: Tensor, plus: Tensor | None = None) -> Tensor:
+        """`inputs` (..., I) -> their product, with `plus` added to it, both (..., O)"""
+        product: Tensor
         if not self.packed:
-            return nn.functional.linear(inputs, self.weight, self.bias)
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
-            inputs, self.weight, self.bias, "none", [], ""
-        )
-        return outputs
+            product = nn.functional.linear(inputs, self.weight, self.bias)
+            return product if plus is None else product + plus
+        if plus is None:
+            product = torch.ops.mkldnn._linear_pointwise(
+                inputs, self.weight, self.bias, "none", [], ""
+            )
+        else:
+            product = torch.ops.mkldnn._linear_pointwise.binary(
+                inputs, plus, self.weight, self.bias, "add"
+            )
+        return product
 
 
 class RnnStep(nn.Module):
-    """One time step of a layer; the equations stand in rnnmt.model.cells."""
+    """One time step of a layer; the equations stand in rnnmt.model.cells.
+
+    `inputs` gives W x + b of all gates and `recurrent` U h.
+    """
 
     def __init__(self, layer: Recurrent) -> None:
         super().__init__()
         weights = layer.layer.state_dict()
         self.hidden = layer.hidden
-        # [W U] [x; h] = W x + U h: one product for all gates.
-        self.gates = PackedLinear(
-            torch.cat([weights["weight_ih_l0"], weights["weight_hh_l0"]], dim=1),
-            weights["bias_ih_l0"] + weights["bias_hh_l0"],
+        self.gates = len(weights["weight_ih_l0"]) // layer.hidden
+        self.inputs: nn.Module = PackedLinear(
+            weights["weight_ih_l0"], weights["bias_ih_l0"] + weights["bias_hh_l0"]
         )
+        self.recurrent = PackedLinear(weights["weight_hh_l0"], None)
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """`inputs` (N, 1, I), state (K, N, H) -> hidden state (N, 1, H), state (K, N, H)."""
-        last = self.step(inputs.squeeze(1), state)
+        last = self.step(self.inputs(inputs.squeeze(1)), state)
         return last[0].unsqueeze(1), last
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
-        """`x` (N, I) and the state before it -> the state after it, both (K, N, H)."""
-        hidden: Tensor = self.gates(torch.cat([x, state[0]], dim=1)).tanh_()
-        return hidden.unsqueeze(0)
+        """W x + b (N, G H) and the state before it -> the state after it, both (K, N, H)."""
+        hidden: Tensor = self.recurrent(state[0], x)
+        return hidden.tanh_().unsqueeze(0)
 
 
 class LstmStep(RnnStep):
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         h, c = state
-        gates = self.gates(torch.cat([x, h], dim=1))
+        gates = self.recurrent(h, x)
         i, f, candidate, o = gates.chunk(4, dim=1)
         gates[:, : 2 * self.hidden].sigmoid_()  # i and f
         last = torch.empty_like(state)
@@ -204,21 +220,18 @@ class GruStep(RnnStep):
     """The reset gate stands between U_n and the sum, so that n keeps two products apart."""
 
     def __init__(self, layer: Recurrent) -> None:
-        nn.Module.__init__(self)
+        super().__init__(layer)
         weights = layer.layer.state_dict()
-        self.hidden = layer.hidden
         self.inputs = PackedLinear(weights["weight_ih_l0"], weights["bias_ih_l0"])
         self.recurrent = PackedLinear(weights["weight_hh_l0"], weights["bias_hh_l0"])
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         (h,) = state
-        inputs, recurrent = self.inputs(x), self.recurrent(h)
+        recurrent = self.recurrent(h)
         gates = 2 * self.hidden
-        r, z = recurrent[:, :gates].add_(inputs[:, :gates]).sigmoid_().chunk(2, dim=1)
-        n = inputs[:, gates:].addcmul_(r, recurrent[:, gates:]).tanh_()
+        r, z = recurrent[:, :gates].add_(x[:, :gates]).sigmoid_().chunk(2, dim=1)
+        n = torch.addcmul(x[:, gates:], r, recurrent[:, gates:]).tanh_()
         return torch.lerp(n, h, z).unsqueeze(0)  # (1 - z) * n + z * h
 
 
-STEPS: dict[str, Callable[[Recurrent], nn.Module]] = {
-    "rnn": RnnStep, "gru": GruStep, "lstm": LstmStep,
-}  # fmt: skip
+STEPS: dict[str, type[RnnStep]] = {"rnn": RnnStep, "gru": GruStep, "lstm": LstmStep}
