@@ -109,11 +109,14 @@ def threads() -> int:
 
 
 def use_threads() -> None:
-    """Let torch use `threads` threads that spin but shortly while they wait for one another.
+    """Let torch use `threads` threads, and a bounded amount of memory for its kernels.
 
-    Spinning for long makes two threads many times slower where another program runs too.
+    To be called before torch is imported, which reads what is set here.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # is read when torch is first imported
+    # Spinning for long makes two threads many times slower where another program runs too.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # oneDNN keeps about 1 MB for each shape it has seen, by default of 1,024 shapes.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     import torch
 
     torch.set_num_threads(threads())
