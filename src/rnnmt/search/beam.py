@@ -14,8 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnnmt.model.likeliest import largest
-
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -149,8 +147,9 @@ def _extend(
     count, width = int(counts.max()), tokens.shape[1]
     grid = np.full((len(active), count, width), -math.inf)
     grid[lines, slots] = log_probs + totals[:, None]
-    flat = torch.from_numpy(grid.reshape(len(active), -1))
-    top, places = (x.numpy() for x in largest(flat, min(beam, count * width)))  # (active, K)
+    flat = grid.reshape(len(active), -1)
+    places = np.argsort(-flat, axis=1, kind="stable")[:, :beam]  # of equals the first
+    top = np.take_along_axis(flat, places, axis=1)  # (active, K)
     chosen = (np.arange(top.shape[1]) < widths[active, None]) & (top > -math.inf)
     parents = (first[:, None] + places // width)[chosen]
     return parents, tokens[parents, (places % width)[chosen]], top[chosen]
@@ -194,7 +193,9 @@ def _cut_barren(
     sentences: Ints, parents: Ints, traces: list[_Trace], cut: list[list[_End]]
 ) -> None:
     """Sentences whose every extension is impossible are cut off where they stand."""
-    barren = ~np.isin(sentences, sentences[parents])
+    fertile = np.zeros(len(cut), dtype=np.bool_)
+    fertile[sentences[parents]] = True
+    barren = ~fertile[sentences]
     if not traces or not barren.any():
         return
     for row, sentence in zip(
