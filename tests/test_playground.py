@@ -37,6 +37,7 @@ from rnnmt.model.folder import load_model, save_model
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
 from rnnmt.playground.gates import GATES, KEEPS, gates
+from rnnmt.playground.server import serve
 from rnnmt.playground.tree import Node, Watch, grow, path
 from rnnmt.playground.variant import MAX_PIECES, Question, Variant, load_variants
 from rnnmt.search.beam import Step, beam_search
@@ -341,6 +342,10 @@ def test_a_model_that_says_nothing_but_nan_is_shown_as_it_is(models: Path) -> No
     with torch.no_grad():
         variant.trained.model.decoder.output.bias.fill_(math.nan)
     json.dumps(ask(variant), allow_nan=False)
+    with torch.no_grad():
+        for weight in variant.trained.model.parameters():
+            weight.fill_(math.nan)
+    json.dumps(ask(variant), allow_nan=False)
 
 
 # --- the server -------------------------------------------------------------------------------
@@ -353,14 +358,6 @@ def start(*arguments: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
     )
 
 
-def refused(*arguments: str, cwd: Path = ROOT) -> str:
-    process = start(*arguments, cwd=cwd)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "Traceback" not in stderr
-    return stderr
-
-
 @pytest.fixture(scope="module")
 def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a playground that runs as the command starts it."""
@@ -370,7 +367,7 @@ def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     sentences = [SENTENCE, "the cat eats", "Anna eats", "milk"]
     (tokens / "test.source.txt").write_text("".join(f"{s}\n" for s in sentences))
     (tokens / "test.target.txt").write_text("".join(f"<b>{s}</b>\n" for s in sentences))
-    process = start("--models", str(models), "--port", "0", cwd=home)
+    process = start("--models", str(models), "--port", "0", "--max-length-ratio", "1", cwd=home)
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("http://127.0.0.1:"), process.stderr and process.stderr.read()
@@ -396,7 +393,7 @@ def test_it_lists_variants_and_examples_with_their_references(server: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_it_answers(server: str, models: Path, name: str) -> None:
     answer = post(server, variant=name).json()
-    assert answer["beam"]["text"] == ask(Variant(models / name, 3.0))["beam"]["text"]
+    assert answer["beam"]["text"] == ask(Variant(models / name, 1.0))["beam"]["text"]
     assert set(answer["milliseconds"]) == {"greedy", "beam", "gates"}
 
 
@@ -521,8 +518,7 @@ def test_questions_at_once_do_not_disturb_each_other(server: str) -> None:
     questions = [
         {"variant": name, "sentence": sentence, "prefix": prefix}
         for name in NAMES
-        for sentence in (SENTENCE, "the cat", "Anna eats the milk and houses today")
-        for prefix in ("", "the")
+        for sentence, prefix in (("the cat", ""), ("the cat", "the"), ("Anna eats", ""))
     ]
 
     def result(question: dict[str, str]) -> dict[str, Any]:
@@ -536,13 +532,19 @@ def test_questions_at_once_do_not_disturb_each_other(server: str) -> None:
 
 
 def test_what_stops_it_from_starting(models: Path, server: str, tmp_path: Path) -> None:
-    port = server.rpartition(":")[2]
-    assert "another --port" in refused("--models", str(models), "--port", port)
-    assert "no trained model there" in refused("--models", str(tmp_path))
-    assert "--allow-host" in refused("--models", str(models), "--host", "0.0.0.0")
+    process = start("--models", str(models), "--port", server.rpartition(":")[2])
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "another --port" in stderr
+    assert "Traceback" not in stderr
+    with pytest.raises(UserError, match="no trained model there"):
+        load_variants(tmp_path, None, 3.0)
+    with pytest.raises(UserError, match="--allow-host"):
+        serve([], [], "0.0.0.0", 0, [], 1)
     shutil.copytree(models / "rnn-1", tmp_path / "rnn-1")
     (tmp_path / "rnn-1/weights.pt").write_bytes(b"none")
-    assert "damaged" in refused("--models", str(tmp_path))
+    with pytest.raises(UserError, match="damaged"):
+        load_variants(tmp_path, None, 3.0)
 
 
 # --- the page, in a real browser --------------------------------------------------------------
@@ -627,12 +629,12 @@ def test_the_alignment_answers_to_the_mouse(page: Any, server: str) -> None:
 
 def test_the_tree_says_why_a_hypothesis_died_and_can_be_gone_on_from(page: Any) -> None:
     page.click("#chosen button:has-text('lstm-two-1')")
-    page.locator("#tree .node.dropped").first.hover()
+    page.locator("#tree .scroll .node.dropped").first.hover()
     said = page.inner_text("#tree .live")
     numbers = re.search(r"came to log p −([\d.]+); the weakest that could stay had −([\d.]+)", said)
     assert numbers, said
     assert float(numbers[1]) >= float(numbers[2])
-    page.locator("#tree .node.best").nth(1).hover()
+    page.locator("#tree .scroll .node.best").nth(1).hover()
     button = page.locator("#tree .live button")
     forced = re.findall("“(.*)”", button.inner_text())[0]
     button.click()
@@ -660,7 +662,7 @@ def test_the_gates_can_be_read_word_by_word(page: Any, server: str) -> None:
     layers = post(server, variant="gru-0", sentence=sentence).json()["layers"]
     assert page.locator("#gates .layer").count() == len(layers)
     chart = page.locator("#gates .layer").first
-    chart.locator("circle").first.hover()
+    chart.locator("svg").hover(position={"x": 70, "y": 60})  # the first word's column
     said = chart.locator(".live").inner_text()
     assert f"update {layers[0]['gates']['update']['mean'][0]:.2f}" in said
     chart.locator("canvas").hover()
@@ -670,7 +672,7 @@ def test_the_gates_can_be_read_word_by_word(page: Any, server: str) -> None:
 
 
 def test_hostile_text_stays_text(page: Any) -> None:
-    hostile = "<img src=x onerror=document.title='bad'> <script>document.title='bad'</script>"
+    hostile = "<img src=x onerror=document.title=1><script>0</script>"
     page.fill("#prefix", hostile)
     type_in(page, hostile)
     answered(page)
@@ -705,14 +707,13 @@ def test_the_address_holds_what_was_asked(page: Any, server: str) -> None:
     assert address.startswith(server)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 800, 1600])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1600, "dark")])
 def test_it_fits_the_screen_and_can_be_read(
     browser: Any, server: str, width: int, scheme: str
 ) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
-    page.goto(f"{server}/#s={'the cat eats milk and ' * 5}&v=lstm-two-1&beam=10")
+    page.goto(f"{server}/#s={'the cat eats milk and ' * 3}&v=lstm-two-1&beam=8")
     answered(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for selector in (

@@ -30,7 +30,7 @@ from rnnmt.playground.variant import MAX_BEAM, MAX_CHARACTERS, Question, Variant
 PAGE = Path(__file__).parent / "page"
 MAX_BODY = 16_384  # bytes
 MAX_WAITING = 200  # questions; a page asks one for each variant
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -125,9 +125,9 @@ def serve(
     torch.set_num_threads(1)  # products this small are faster alone; there are `workers` of them
     for variant in variants:  # the first translation prepares the decoder
         variant.answer(Question(variant=variant.name, sentence="."))
-    hosts = (*LOCAL, host, *allow)
     listening = _listen(host, port)
     name = f"[{host}]" if ":" in host else host
+    hosts = (*LOCAL, name, *allow)
     print(f"http://{name}:{listening.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
     config = uvicorn.Config(
         application(variants, examples, hosts, workers),

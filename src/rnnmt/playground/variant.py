@@ -141,8 +141,9 @@ class Variant:
                 "score": _number(node.log_prob / max(node.time, 1) ** length_penalty),
                 "offers": [[names[t], _number(p)] for t, p in node.offers],
                 "fate": node.fate,
-                "loser": node.best_loser and [names[node.best_loser[0]], node.best_loser[1]],
-                "bar": node.bar and _number(node.bar),
+                "loser": node.best_loser
+                and [names[node.best_loser[0]], _number(node.best_loser[1])],
+                "bar": None if node.bar is None else _number(node.bar),
             }
             for node in tree
         ]
@@ -235,17 +236,21 @@ def _gates(found: dict[str, Tensor], keeps: str) -> dict[str, Any]:
     """
     kept = found[keeps].clamp(1e-6, 1 - 1e-6).log().mean(0)  # (H,)
     order = kept.argsort(descending=True)
-    half_lives = (math.log(0.5) / kept[order]).tolist()
     return {
         "keeps": keeps,
         "cells": len(order),
-        "half_lives": [round(words, 2) for words in half_lives],
+        "half_lives": _rounded(math.log(0.5) / kept[order], 2),
         "gates": {
             name: {
-                "mean": [round(value, 3) for value in values.mean(1).tolist()],
+                "mean": _rounded(values.mean(1), 3),
                 # (H, T) in bytes, 255 is a gate that is wide open.
                 "cells": base64.b64encode(
-                    (values[:, order].T * 255).round().byte().contiguous().numpy().tobytes()
+                    (values[:, order].T.nan_to_num() * 255)
+                    .round()
+                    .byte()
+                    .contiguous()
+                    .numpy()
+                    .tobytes()
                 ).decode(),
             }
             for name, values in found.items()
@@ -261,13 +266,20 @@ def _translation(found: Translation) -> dict[str, Any]:
         "log_prob": _number(found.hypothesis.log_prob),
         "score": _number(found.hypothesis.score),
         "ended": found.hypothesis.ended,
-        "alignment": None if weights is None else weights.round(3).tolist(),
+        "alignment": None
+        if weights is None
+        else [_rounded(row, 3) for row in torch.from_numpy(weights)],
     }
 
 
 def _number(value: float) -> float | None:
     """JSON has no infinity."""
     return round(value, 4) if math.isfinite(value) else None
+
+
+def _rounded(values: Tensor, digits: int) -> list[float]:
+    """Nor has it NaN, which a model has whose training failed."""
+    return [round(value, digits) for value in values.nan_to_num().tolist()]
 
 
 class _Clock:

@@ -74,6 +74,7 @@ function picture(nodes, forced, onBest, onGreedy) {
     const w = widths[node.time], x = left[node.time];
     const mark = { dropped: " ✕", ended: " ■" }[node.fate] ?? "";
     return el("g", { class: `node ${node.fate}${kinds(i)}` },
+      el("rect", { class: "reach", x, y: y(node), width: w, height: HEIGHT + 14 }),
       el("rect", { x, y: y(node), width: w, height: HEIGHT, rx: node.fate === "ended" ? 2 : 7 }),
       el("text", { class: "word", x: x + w / 2, y: y(node) + 18, "text-anchor": "middle" }, label + mark),
       el("text", { class: "small", x: x + w / 2, y: y(node) + HEIGHT + 12, "text-anchor": "middle" },
