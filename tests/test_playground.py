@@ -631,7 +631,9 @@ def test_the_tree_says_why_a_hypothesis_died_and_can_be_gone_on_from(page: Any) 
     page.click("#chosen button:has-text('lstm-two-1')")
     page.locator("#tree .scroll .node.dropped").first.hover()
     said = page.inner_text("#tree .live")
-    numbers = re.search(r"came to log p −([\d.]+); the weakest that could stay had −([\d.]+)", said)
+    numbers = re.search(
+        r"came to log p −(\d+\.\d+); the weakest that could stay had −(\d+\.\d+)", said
+    )
     assert numbers, said
     assert float(numbers[1]) >= float(numbers[2])
     page.locator("#tree .scroll .node.best").nth(1).hover()

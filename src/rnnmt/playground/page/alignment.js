@@ -36,7 +36,7 @@ export function drawAlignment(body, answer, variant, redraw) {
     clear();
     targetWords[i].classList.add("on");
     rows[i].classList.add("on");
-    alignment[i].forEach((weight, k) => { sourceWords[k].style.background = shade(weight, 70); });
+    alignment[i].forEach((weight, k) => { sourceWords[k].style.background = shade(weight, 50); });
     if (j != null) {
       columns[j].classList.add("on");
       cells[i][j].classList.add("on");
@@ -49,7 +49,7 @@ export function drawAlignment(body, answer, variant, redraw) {
     sourceWords[j].classList.add("on");
     columns[j].classList.add("on");
     const weights = alignment.map((row) => row[j]);
-    weights.forEach((weight, i) => { targetWords[i].style.background = shade(weight, 70); });
+    weights.forEach((weight, i) => { targetWords[i].style.background = shade(weight, 50); });
     live.replaceChildren(el("p", {}, `${quoted(source[j])} was looked at while it wrote `,
       ...ranked(weights, pieces), "."));
   }

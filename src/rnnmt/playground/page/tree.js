@@ -2,7 +2,7 @@
 
 import { el, logProbability, percent, quoted, spelled, word } from "./dom.js";
 
-const ROW = 46, TOP = 26, HEIGHT = 26, GAP = 34;
+const ROW = 46, TOP = 26, HEIGHT = 26, GAP = 26;
 
 export function drawTree(body, answer, question, force) {
   const { nodes, best, greedy } = answer.tree;
