@@ -38,7 +38,7 @@ from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
 from rnnmt.playground.gates import GATES, KEEPS, gates
 from rnnmt.playground.server import serve
-from rnnmt.playground.tree import Node, Watch, grow, path
+from rnnmt.playground.tree import Node, Watch, greedy_path, grow, path
 from rnnmt.playground.variant import MAX_PIECES, Question, Variant, load_variants
 from rnnmt.search.beam import Step, beam_search
 from rnnmt.search.translator import Translator
@@ -179,6 +179,20 @@ def test_forcing_what_the_search_chose_changes_nothing(**case: Any) -> None:
         assert again.log_prob == pytest.approx(first.log_prob)
 
 
+@FUZZ
+@given(**CASES)
+def test_greedy_searchs_way_is_found_in_the_tree_of_a_wider_beam(**case: Any) -> None:
+    case |= {"kind": "random"}
+    _, nodes, _ = searched(**case)
+    _, _, (greedy,) = searched(**(case | {"beam": 1}))
+    found = greedy_path(nodes, 0)
+    if found is None:
+        assert case["beam"] > 1 or not greedy.ended
+    else:
+        assert spell(nodes, found[-1]) == (*greedy.ids, END)
+        assert nodes[found[-1]].log_prob == pytest.approx(greedy.log_prob)
+
+
 def test_path_ends_where_the_tree_does() -> None:
     nodes = [Node(0, 0, -1, BOS, 0, 0), Node(1, 0, 0, 7, -1, -1), Node(2, 0, 1, 8, -1, -2)]
     assert path(nodes, [7, 8, EOS]) == [0, 1, 2]
@@ -280,20 +294,25 @@ def test_variants_stand_in_the_order_to_learn_them_each_with_one_seed(models: Pa
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_is_the_translators(models: Path, name: str) -> None:
-    answer = ask(Variant(models / name, 3.0), beam=4, length_penalty=0.7)
+    variant = Variant(models / name, 3.0)
     translator = Translator(load_model(models / name), 3.0)
-    assert answer["greedy"]["text"] == translator.greedy([SENTENCE])[0]
-    best = translator.beam([SENTENCE], 4, 1, 0.7)[0][0]
-    assert answer["beam"]["text"] == best.text
-    assert answer["beam"]["log_prob"] == pytest.approx(best.hypothesis.log_prob, abs=1e-3)
-    assert answer["source"] == best.source_pieces
-    weights = answer["beam"]["alignment"]
-    assert (weights is None) == (best.alignment is None)
-    if best.alignment is not None:
-        np.testing.assert_allclose(weights, best.alignment, atol=1e-3)
-    nodes = answer["tree"]["nodes"]
-    pieces = [nodes[i]["piece"] for i in answer["tree"]["best"][1:]]
-    assert pieces == best.target_pieces
+    for sentence in (SENTENCE, "the cat", "milk and Anna", "a"):
+        answer = ask(variant, sentence=sentence, beam=4, length_penalty=0.7)
+        assert answer["greedy"]["text"] == translator.greedy([sentence])[0]
+        for search, beam in (("greedy", 1), ("beam", 4)):
+            best = translator.beam([sentence], beam, 1, 0.7)[0][0]
+            found = answer[search]
+            assert found["text"] == best.text
+            assert found["pieces"] == best.target_pieces
+            assert found["ended"] == best.hypothesis.ended
+            assert found["log_prob"] == pytest.approx(best.hypothesis.log_prob, abs=1e-3)
+            assert found["score"] == pytest.approx(best.hypothesis.score, abs=1e-3)
+            assert (found["alignment"] is None) == (best.alignment is None)
+            if best.alignment is not None:
+                np.testing.assert_allclose(found["alignment"], best.alignment, atol=1e-3)
+        assert answer["source"] == best.source_pieces
+        nodes = answer["tree"]["nodes"]
+        assert [nodes[i]["piece"] for i in answer["tree"]["best"][1:]] == best.target_pieces
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -30,6 +30,7 @@ class Offer(NamedTuple):
     log_probs: NDArray[np.float64]  # (N, K), best first
     tokens: NDArray[np.int64]  # (N, K)
     forced: tuple[int, float] | None  # the token that the prefix demands, and its log-probability
+    attention: NDArray[np.float32] | None  # (N, S) weights over the source, if there are any
 
 
 class Node(NamedTuple):
@@ -49,6 +50,7 @@ class Node(NamedTuple):
     offers: tuple[tuple[int, float], ...] = ()  # next tokens, log-probabilities, best first
     best_loser: tuple[int, float] | None = None  # a dropped one's best extension, its log_prob
     bar: float | None = None  # the log_prob that it would have had to exceed
+    attention: NDArray[np.float32] | None = None  # (S,) of the step that made the offers
 
 
 class Watch:
@@ -75,8 +77,9 @@ class Watch:
                     log_probs=found.log_probs[:, only], tokens=found.tokens[:, only]
                 )
                 forced = (token, float(found.log_probs))
+            weights = None if found.attention is None else found.attention.numpy()
             self.offers.append(
-                Offer(tokens.tolist(), log_probs.double().numpy(), words.numpy(), forced)
+                Offer(tokens.tolist(), log_probs.double().numpy(), words.numpy(), forced, weights)
             )
             return found
 
@@ -99,7 +102,8 @@ def grow(offers: list[Offer], beam: int, bos: int, eos: int) -> list[Node]:
         bar = float(totals[rows[-1], columns[-1]]) if len(rows) else -math.inf
         for row, parent in enumerate(live):
             offered = zip(offer.tokens[row].tolist(), offer.log_probs[row].tolist(), strict=True)
-            node = nodes[parent]._replace(offers=tuple(offered), fate="extended")
+            weights = None if offer.attention is None else offer.attention[row]
+            node = nodes[parent]._replace(offers=tuple(offered), fate="extended", attention=weights)
             if row not in rows:
                 loser = (int(tokens[row, 0]), float(totals[row, 0]))
                 node = node._replace(fate="dropped", best_loser=loser, bar=bar)
@@ -126,3 +130,21 @@ def path(nodes: list[Node], tokens: list[int]) -> list[int]:
             break
         found.append(child)
     return found
+
+
+def greedy_path(nodes: list[Node], forced: int) -> list[int] | None:
+    """Greedy search's translation after a prefix of `forced` tokens, where it is in the tree.
+
+    None where a wider search left it, or did not see its end.
+    """
+    children: dict[int, dict[int, int]] = {}
+    for index, node in enumerate(nodes[1:], 1):
+        children.setdefault(node.parent, {})[node.token] = index
+    found = [0]
+    while nodes[found[-1]].fate == "extended":
+        node, own = nodes[found[-1]], children[found[-1]]
+        likeliest = next(iter(own)) if node.time < forced else node.offers[0][0]
+        if likeliest not in own:
+            return None
+        found.append(own[likeliest])
+    return found if nodes[found[-1]].fate == "ended" else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -24,7 +25,8 @@ from rnnmt.model.folder import load_model
 from rnnmt.model.seq2seq import Seq2Seq, greedy_limits
 from rnnmt.params import Settings
 from rnnmt.playground.gates import KEEPS, gates
-from rnnmt.playground.tree import Node, Watch, grow, path
+from rnnmt.playground.tree import Node, Watch, greedy_path, grow, path
+from rnnmt.search.beam import Hypothesis, score
 from rnnmt.search.translator import Translation, Translator
 
 MAX_CHARACTERS = 1000
@@ -76,10 +78,12 @@ class Variant:
         sentence, ids, prefix = self._read(question)
         with self._lock:
             clock = _Clock()
-            greedy, _ = self._search(sentence, prefix, 1, question.length_penalty)
-            clock.stop("greedy")
             best, tree = self._search(sentence, prefix, question.beam, question.length_penalty)
             clock.stop("beam")
+            greedy = self._greedy(tree, best, prefix, question.length_penalty)
+            if greedy is None:
+                greedy, _ = self._search(sentence, prefix, 1, question.length_penalty)
+            clock.stop("greedy")
             layers = self._layers(ids, list(best.hypothesis.ids))
             clock.stop("gates")
         marked = {
@@ -124,6 +128,25 @@ class Variant:
         found = self._translator.beam([sentence], beam, 1, length_penalty, watch)
         return found[0][0], grow(watch.offers, beam, BOS, EOS)
 
+    def _greedy(
+        self, tree: list[Node], best: Translation, prefix: list[int], length_penalty: float
+    ) -> Translation | None:
+        """Greedy search's translation, read from the beam's tree where it is there: most often."""
+        nodes = [tree[i] for i in greedy_path(tree, len(prefix)) or []]
+        if not nodes:
+            return None
+        ids = [node.token for node in nodes[1:-1]]
+        log_prob, weights = nodes[-1].log_prob, [node.attention for node in nodes[:-1]]
+        hypothesis = Hypothesis(
+            tuple(ids),
+            log_prob,
+            score(log_prob, len(ids) + 1, length_penalty),
+            None if best.hypothesis.attention is None else np.array(weights),
+        )
+        pieces = [*self.trained.target.pieces(ids), "<EOS>"]
+        text = self.trained.target.decode([ids])[0]
+        return Translation(text, hypothesis, best.source_pieces, pieces)
+
     def _nodes(self, tree: list[Node], length_penalty: float) -> list[dict[str, Any]]:
         # Named once each: thousands of offers are a few hundred different tokens.
         tokens = {node.token for node in tree} | {t for node in tree for t, _ in node.offers}
@@ -138,7 +161,7 @@ class Variant:
                 "piece": names[node.token],
                 "step": _number(node.step),
                 "log_prob": _number(node.log_prob),
-                "score": _number(node.log_prob / max(node.time, 1) ** length_penalty),
+                "score": _number(score(node.log_prob, max(node.time, 1), length_penalty)),
                 "offers": [[names[t], _number(p)] for t, p in node.offers],
                 "fate": node.fate,
                 "loser": node.best_loser
