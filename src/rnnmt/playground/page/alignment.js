@@ -20,7 +20,7 @@ export function drawAlignment(body, answer, variant, redraw) {
   const columns = source.map((piece) => el("th", { scope: "col" }, el("div", {}, word(piece))));
   const rows = pieces.map((piece) => el("th", { scope: "row" }, word(piece)));
   const cells = alignment.map((weights, i) => weights.map((weight, j) => {
-    const cell = el("td", { class: weight >= 0.5 ? "strong" : null,
+    const cell = el("td", { class: weight >= 0.6 ? "strong" : null,
       onpointerenter: () => fromTarget(i, j), onclick: () => fromTarget(i, j) },
     weight >= 0.095 ? Math.round(100 * weight) : "");
     cell.style.background = shade(weight);
