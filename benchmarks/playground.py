@@ -69,7 +69,7 @@ def measure(address: str, server: psutil.Process, rounds: int) -> dict[str, Any]
             processor.append((sum(server.cpu_times()[:2]) - spent) * 1000)
     parts = {
         part: common.spread([answer["milliseconds"][part] for answer in answers])
-        for part in ("beam", "greedy", "gates")
+        for part in ("search", "gates")
     }
     slow = statistics.quantiles(walls, n=20)[-1]
     return {

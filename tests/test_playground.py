@@ -38,7 +38,7 @@ from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
 from rnnmt.playground.gates import GATES, KEEPS, gates
 from rnnmt.playground.server import serve
-from rnnmt.playground.tree import Node, Watch, greedy_path, grow, path
+from rnnmt.playground.tree import Node, Watch, grow, path
 from rnnmt.playground.variant import MAX_PIECES, Question, Variant, load_variants
 from rnnmt.search.beam import Step, beam_search
 from rnnmt.search.translator import Translator
@@ -92,11 +92,15 @@ CASES = {
 
 
 def searched(kind: str, seed: int, size: int, beam: int, limit: int, **options: Any) -> Any:
-    watch = Watch(options.pop("prefix", []), size)
+    """The watch, the tree, the beam's hypotheses and greedy search's only one."""
+    watch = Watch(options.pop("prefix", []), size, END)
     step = watch(table(size, seed, kind))
-    options = {"nbest": beam, "length_penalty": 0.0, **options}
-    found = beam_search(step, Prefixes([()]), [limit], bos=START, eos=END, beam=beam, **options)[0]
-    return watch, grow(watch.offers, beam, START, END), found
+    twice = Prefixes([(), ()])
+    found, (greedy, *more) = beam_search(
+        step, twice, [limit, limit], bos=START, eos=END, beam=beam, nbest=beam, **options
+    )
+    assert not more
+    return watch, grow(watch.offers, beam, START, END), found, greedy
 
 
 def spell(nodes: list[Node], index: int) -> tuple[int, ...]:
@@ -110,7 +114,7 @@ def spell(nodes: list[Node], index: int) -> tuple[int, ...]:
 @FUZZ
 @given(**CASES)
 def test_the_tree_is_what_the_search_did(**case: Any) -> None:
-    watch, nodes, found = searched(**case)
+    watch, nodes, found, _ = searched(**case)
     # Every hypothesis that the search extended, in its order, and no other one.
     live: dict[int, list[int]] = {}
     for node in nodes:
@@ -128,7 +132,7 @@ def test_the_tree_is_what_the_search_did(**case: Any) -> None:
 @FUZZ
 @given(**CASES)
 def test_a_hypothesis_dies_when_it_is_too_weak(**case: Any) -> None:
-    _, nodes, _ = searched(**case)
+    _, nodes, _, _ = searched(**case)
     parents = {node.parent for node in nodes}
     for i, node in enumerate(nodes):
         assert (i in parents) == (node.fate == "extended")
@@ -155,8 +159,8 @@ def test_a_forced_start_is_kept_and_paid_for(data: Any, **case: Any) -> None:
     case |= {"kind": "random", "size": max(case["size"], 3), "limit": max(case["limit"], 3)}
     tokens = st.integers(2, case["size"] - 1)
     prefix = data.draw(st.lists(tokens, max_size=case["limit"] - 1))
-    _, nodes, found = searched(**case, prefix=prefix)
-    for hypothesis in found:
+    _, nodes, found, greedy = searched(**case, prefix=prefix)
+    for hypothesis in (*found, greedy):
         assert list(hypothesis.ids[: len(prefix)]) == prefix
     step = table(case["size"], case["seed"], "random")
     read: tuple[int, ...] = ()
@@ -171,26 +175,25 @@ def test_a_forced_start_is_kept_and_paid_for(data: Any, **case: Any) -> None:
 @FUZZ
 @given(**CASES)
 def test_forcing_what_the_search_chose_changes_nothing(**case: Any) -> None:
-    case |= {"kind": "random", "beam": 1}
-    _, _, (first,) = searched(**case, nbest=1)
+    _, _, _, first = searched(**(case | {"kind": "random"}))
     if first.ids and first.ended:
-        _, _, (again,) = searched(**case, nbest=1, prefix=list(first.ids))
+        _, _, _, again = searched(**(case | {"kind": "random"}), prefix=list(first.ids))
         assert again.ids == first.ids
         assert again.log_prob == pytest.approx(first.log_prob)
 
 
 @FUZZ
 @given(**CASES)
-def test_greedy_searchs_way_is_found_in_the_tree_of_a_wider_beam(**case: Any) -> None:
-    case |= {"kind": "random"}
-    _, nodes, _ = searched(**case)
-    _, _, (greedy,) = searched(**(case | {"beam": 1}))
-    found = greedy_path(nodes, 0)
-    if found is None:
-        assert case["beam"] > 1 or not greedy.ended
-    else:
-        assert spell(nodes, found[-1]) == (*greedy.ids, END)
-        assert nodes[found[-1]].log_prob == pytest.approx(greedy.log_prob)
+def test_the_second_sentence_is_searched_greedily(**case: Any) -> None:
+    _, _, found, greedy = searched(**case)
+    step = table(case["size"], case["seed"], case["kind"])
+    options = {"bos": START, "eos": END}
+    alone = beam_search(step, Prefixes([()]), [case["limit"]], beam=1, **options)[0][0]
+    assert (greedy.ids, greedy.ended) == (alone.ids, alone.ended)
+    assert greedy.log_prob == pytest.approx(alone.log_prob)
+    beam, limit = case["beam"], case["limit"]
+    without = beam_search(step, Prefixes([()]), [limit], beam=beam, nbest=beam, **options)[0]
+    assert [(h.ids, h.log_prob) for h in found] == [(h.ids, h.log_prob) for h in without]
 
 
 def test_path_ends_where_the_tree_does() -> None:
@@ -413,7 +416,7 @@ def test_it_lists_variants_and_examples_with_their_references(server: str) -> No
 def test_it_answers(server: str, models: Path, name: str) -> None:
     answer = post(server, variant=name).json()
     assert answer["beam"]["text"] == ask(Variant(models / name, 1.0))["beam"]["text"]
-    assert set(answer["milliseconds"]) == {"greedy", "beam", "gates"}
+    assert set(answer["milliseconds"]) == {"search", "gates"}
 
 
 def test_a_forced_start_begins_every_translation(server: str) -> None:

@@ -30,7 +30,6 @@ class Offer(NamedTuple):
     log_probs: NDArray[np.float64]  # (N, K), best first
     tokens: NDArray[np.int64]  # (N, K)
     forced: tuple[int, float] | None  # the token that the prefix demands, and its log-probability
-    attention: NDArray[np.float32] | None  # (N, S) weights over the source, if there are any
 
 
 class Node(NamedTuple):
@@ -50,40 +49,64 @@ class Node(NamedTuple):
     offers: tuple[tuple[int, float], ...] = ()  # next tokens, log-probabilities, best first
     best_loser: tuple[int, float] | None = None  # a dropped one's best extension, its log_prob
     bar: float | None = None  # the log_prob that it would have had to exceed
-    attention: NDArray[np.float32] | None = None  # (S,) of the step that made the offers
 
 
 class Watch:
-    """Wraps the step function of one beam search of one sentence (`Translator.beam`)."""
+    """Wraps the step function of one beam search (`Translator.beam`) of a sentence given twice.
 
-    def __init__(self, prefix: list[int], vocabulary: int) -> None:
+    The second time only the likeliest token is let through at each step, which is greedy search.
+    Both together take hardly longer than one, since no sentence changes another's translation.
+    """
+
+    def __init__(self, prefix: list[int], vocabulary: int, eos: int) -> None:
         self.prefix = prefix
         self.vocabulary = vocabulary
+        self.eos = eos
         self.offers: list[Offer] = []
+        self._time = 0
+        self._greedy = True  # its hypothesis, the last row, is alive
 
     def __call__(self, step: StepFunction) -> StepFunction:
         def watched(tokens: Tensor, state: Any, count: int) -> Step[Any]:
-            time = len(self.offers)
-            forces = time < len(self.prefix)
+            forces = self._time < len(self.prefix)
             # The token to force may be anywhere among all of them.
             found = step(tokens, state, self.vocabulary if forces else count)
-            log_probs, words = found.log_probs[:, :count], found.tokens[:, :count]
+            rows = len(tokens) - self._greedy
             forced = None
+            steered = self._force(found) if forces else self._narrow(found)
             if forces:
-                token = self.prefix[time]
-                place = int((found.tokens[0] == token).nonzero())
-                only = slice(place, place + 1)
-                found = found._replace(
-                    log_probs=found.log_probs[:, only], tokens=found.tokens[:, only]
-                )
-                forced = (token, float(found.log_probs))
-            weights = None if found.attention is None else found.attention.numpy()
-            self.offers.append(
-                Offer(tokens.tolist(), log_probs.double().numpy(), words.numpy(), forced, weights)
-            )
-            return found
+                forced = (self.prefix[self._time], float(steered.log_probs[0, 0]))
+            if rows:
+                self.offers.append(_offer(tokens, found, rows, count, forced))
+            self._time += 1
+            return steered
 
         return watched
+
+    def _force(self, found: Step[Any]) -> Step[Any]:
+        places = (found.tokens == self.prefix[self._time]).nonzero()[:, 1:]  # (N, 1)
+        log_probs, tokens = (x.gather(1, places) for x in (found.log_probs, found.tokens))
+        return found._replace(log_probs=log_probs, tokens=tokens)
+
+    def _narrow(self, found: Step[Any]) -> Step[Any]:
+        if not self._greedy:
+            return found
+        log_probs = found.log_probs.clone()
+        log_probs[-1, 1:] = -math.inf
+        ends = int(found.tokens[-1, 0]) == self.eos
+        self._greedy = not ends and bool(log_probs[-1, 0] > -math.inf)
+        return found._replace(log_probs=log_probs)
+
+
+def _offer(
+    tokens: Tensor, found: Step[Any], rows: int, count: int, forced: tuple[int, float] | None
+) -> Offer:
+    return Offer(
+        tokens[:rows].tolist(),
+        found.log_probs[:rows, :count].double().numpy(),
+        found.tokens[:rows, :count].numpy(),
+        forced,
+    )
 
 
 def grow(offers: list[Offer], beam: int, bos: int, eos: int) -> list[Node]:
@@ -102,8 +125,7 @@ def grow(offers: list[Offer], beam: int, bos: int, eos: int) -> list[Node]:
         bar = float(totals[rows[-1], columns[-1]]) if len(rows) else -math.inf
         for row, parent in enumerate(live):
             offered = zip(offer.tokens[row].tolist(), offer.log_probs[row].tolist(), strict=True)
-            weights = None if offer.attention is None else offer.attention[row]
-            node = nodes[parent]._replace(offers=tuple(offered), fate="extended", attention=weights)
+            node = nodes[parent]._replace(offers=tuple(offered), fate="extended")
             if row not in rows:
                 loser = (int(tokens[row, 0]), float(totals[row, 0]))
                 node = node._replace(fate="dropped", best_loser=loser, bar=bar)
@@ -130,21 +152,3 @@ def path(nodes: list[Node], tokens: list[int]) -> list[int]:
             break
         found.append(child)
     return found
-
-
-def greedy_path(nodes: list[Node], forced: int) -> list[int] | None:
-    """Greedy search's translation after a prefix of `forced` tokens, where it is in the tree.
-
-    None where a wider search left it, or did not see its end.
-    """
-    children: dict[int, dict[int, int]] = {}
-    for index, node in enumerate(nodes[1:], 1):
-        children.setdefault(node.parent, {})[node.token] = index
-    found = [0]
-    while nodes[found[-1]].fate == "extended":
-        node, own = nodes[found[-1]], children[found[-1]]
-        likeliest = next(iter(own)) if node.time < forced else node.offers[0][0]
-        if likeliest not in own:
-            return None
-        found.append(own[likeliest])
-    return found if nodes[found[-1]].fate == "ended" else None

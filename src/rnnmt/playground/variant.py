@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -25,8 +24,8 @@ from rnnmt.model.folder import load_model
 from rnnmt.model.seq2seq import Seq2Seq, greedy_limits
 from rnnmt.params import Settings
 from rnnmt.playground.gates import KEEPS, gates
-from rnnmt.playground.tree import Node, Watch, greedy_path, grow, path
-from rnnmt.search.beam import Hypothesis, score
+from rnnmt.playground.tree import Node, Watch, grow, path
+from rnnmt.search.beam import score
 from rnnmt.search.translator import Translation, Translator
 
 MAX_CHARACTERS = 1000
@@ -78,12 +77,8 @@ class Variant:
         sentence, ids, prefix = self._read(question)
         with self._lock:
             clock = _Clock()
-            best, tree = self._search(sentence, prefix, question.beam, question.length_penalty)
-            clock.stop("beam")
-            greedy = self._greedy(tree, best, prefix, question.length_penalty)
-            if greedy is None:
-                greedy, _ = self._search(sentence, prefix, 1, question.length_penalty)
-            clock.stop("greedy")
+            greedy, best, tree = self._search(sentence, prefix, question)
+            clock.stop("search")
             layers = self._layers(ids, list(best.hypothesis.ids))
             clock.stop("gates")
         marked = {
@@ -122,30 +117,14 @@ class Variant:
         return sentence, ids, prefix
 
     def _search(
-        self, sentence: str, prefix: list[int], beam: int, length_penalty: float
-    ) -> tuple[Translation, list[Node]]:
-        watch = Watch(prefix, self.trained.target.vocabulary_size)
-        found = self._translator.beam([sentence], beam, 1, length_penalty, watch)
-        return found[0][0], grow(watch.offers, beam, BOS, EOS)
-
-    def _greedy(
-        self, tree: list[Node], best: Translation, prefix: list[int], length_penalty: float
-    ) -> Translation | None:
-        """Greedy search's translation, read from the beam's tree where it is there: most often."""
-        nodes = [tree[i] for i in greedy_path(tree, len(prefix)) or []]
-        if not nodes:
-            return None
-        ids = [node.token for node in nodes[1:-1]]
-        log_prob, weights = nodes[-1].log_prob, [node.attention for node in nodes[:-1]]
-        hypothesis = Hypothesis(
-            tuple(ids),
-            log_prob,
-            score(log_prob, len(ids) + 1, length_penalty),
-            None if best.hypothesis.attention is None else np.array(weights),
+        self, sentence: str, prefix: list[int], question: Question
+    ) -> tuple[Translation, Translation, list[Node]]:
+        """Greedy search's and beam search's translation, and the beam's tree."""
+        watch = Watch(prefix, self.trained.target.vocabulary_size, EOS)
+        (best,), (greedy,) = self._translator.beam(
+            [sentence, sentence], question.beam, 1, question.length_penalty, watch
         )
-        pieces = [*self.trained.target.pieces(ids), "<EOS>"]
-        text = self.trained.target.decode([ids])[0]
-        return Translation(text, hypothesis, best.source_pieces, pieces)
+        return greedy, best, grow(watch.offers, question.beam, BOS, EOS)
 
     def _nodes(self, tree: list[Node], length_penalty: float) -> list[dict[str, Any]]:
         # Named once each: thousands of offers are a few hundred different tokens.

@@ -95,7 +95,7 @@ function report(total) {
   const [part, most] = Object.entries(slowest.milliseconds).reduce((a, b) => (b[1] > a[1] ? b : a));
   let text = `Answered in ${total} ms by ${found.length} variant${found.length > 1 ? "s" : ""}.`;
   if (total > PROMISE)
-    text += ` Slowest is ${slowest.variant} with ${Math.round(sum(slowest))} ms, ${Math.round(most)} of them for ${part === "gates" ? "the gates" : `${part} search`}.`;
+    text += ` Slowest is ${slowest.variant} with ${Math.round(sum(slowest))} ms, ${Math.round(most)} of them for the ${part}.`;
   const strange = found[0].source.filter((piece) => /^<(0x..|unk)>$/.test(piece)).length;
   if (strange) text += " Some characters were never seen in training: the models read them as bytes or as “unknown”, and guess.";
   say(text);
