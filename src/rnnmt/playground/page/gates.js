@@ -39,7 +39,7 @@ export function drawGates(body, answer, variant, redraw) {
     ...answer.layers.map((layer) => figure(layer)),
     el("p", { class: "note" }, "How to read it: the lines are averages over all cells; a dip of the " +
       `${names[0]} gate is a word at which the layer makes room. In the map below the lines each row is one ` +
-      "cell, those that keep longest on top; dark is open. Rows that are dark from end to end carry " +
+      "cell, those that keep longest on top; full colour is open. Rows in full colour from end to end carry " +
       "something across the whole sentence. The decoder is shown reading the translation of beam search; it begins with a start mark."));
 }
 
