@@ -50,6 +50,22 @@ def _parser() -> argparse.ArgumentParser:
         description="Make or complete MLflow's runs from the pipeline's outputs; idempotent.",
     )
     sync.set_defaults(run=_sync)
+    playground = commands.add_parser(
+        "playground",
+        help="look inside the trained models, on a web page",
+        description="Serve a page on which every variant translates what you type.",
+    )
+    playground.set_defaults(run=_playground)
+    add = playground.add_argument
+    add("--models", type=Path, help="folder of models (default: that of params.yaml's corpus)")
+    add("--seed", type=int, help="of the models (default: each variant's lowest)")
+    add("--max-length-ratio", type=float, default=3.0, help="as in params.yaml (default: 3.0)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    add("--port", type=int, default=7860, help="0 takes any free one (default: 7860)")
+    add(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="a name by which others may reach the page; refused are all but local ones",
+    )  # fmt: skip
     check = commands.add_parser(
         "check",
         help="check params.yaml",
@@ -70,6 +86,24 @@ def _sync(arguments: argparse.Namespace) -> None:  # noqa: ARG001
     from rnnmt.tracking.sync import sync
 
     sync()
+
+
+def _playground(arguments: argparse.Namespace) -> None:
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UserError(f"no module {error.name}; pip install 'rnnmt[playground]'") from None
+    from rnnmt import params
+    from rnnmt.playground.server import examples, serve
+    from rnnmt.playground.variant import load_variants
+
+    models = arguments.models or Path("models", params.corpus_name())
+    variants = load_variants(models, arguments.seed, arguments.max_length_ratio)
+    corpus = variants[0].trained.settings.get("corpus", "")
+    sentences = examples(Path("data", corpus, "tokens"))
+    workers = max(1, (os.cpu_count() or 1))
+    serve(variants, sentences, arguments.host, arguments.port, arguments.allow_host, workers)
 
 
 def _check(arguments: argparse.Namespace) -> None:  # noqa: ARG001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -48,6 +49,9 @@ class _Search(NamedTuple):
         return _Search(self.state.select(rows), memory)
 
 
+StepFunction = Callable[[Tensor, _Search, int], Step[_Search]]
+
+
 class Translator:
     """Translates lists of sentences; each one's translation is that which it would have alone."""
 
@@ -72,9 +76,17 @@ class Translator:
 
     @torch.inference_mode()
     def beam(
-        self, sentences: list[str], beam: int, nbest: int, length_penalty: float
+        self,
+        sentences: list[str],
+        beam: int,
+        nbest: int,
+        length_penalty: float,
+        watch: Callable[[StepFunction], StepFunction] = lambda step: step,
     ) -> list[list[Translation]]:
-        """The `nbest` translations of each sentence (N,), best first."""
+        """The `nbest` translations of each sentence (N,), best first.
+
+        `watch` may put a step function of its own around the model's, to look on or to steer.
+        """
         if not sentences:
             return []
         encoded = self.trained.source.encode(sentences)
@@ -82,7 +94,7 @@ class Translator:
         limits = greedy_limits(lengths, self.max_length_ratio).tolist()
         state, memory = self.trained.model.encode(source, lengths)
         found = beam_search(
-            self._step,
+            watch(self._step),
             _Search(state, None if memory is None else SharedMemory.of(memory)),
             limits,
             bos=BOS,
