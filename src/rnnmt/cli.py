@@ -50,6 +50,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Make or complete MLflow's runs from the pipeline's outputs; idempotent.",
     )
     sync.set_defaults(run=_sync)
+    promote = commands.add_parser(
+        "promote",
+        help="let the best model through the gate to MLflow's registry",
+        description="The best model by validation score against the registry's champion: promoted "
+        "if the rules of `promote` in params.yaml hold. Exit code 3 where it is refused.",
+    )
+    promote.set_defaults(run=_promote)
+    add = promote.add_argument
+    add("--to", choices=("champion", "challenger"), default="champion", help="alias to be given")
+    add("--dry-run", action="store_true", help="say what would happen and why, and change nothing")
+    add("--rollback", action="store_true", help="make the champion before this one it again")
     check = commands.add_parser(
         "check",
         help="check params.yaml",
@@ -70,6 +81,14 @@ def _sync(arguments: argparse.Namespace) -> None:  # noqa: ARG001
     from rnnmt.tracking.sync import sync
 
     sync()
+
+
+def _promote(arguments: argparse.Namespace) -> None:
+    from rnnmt.tracking import promotion
+
+    if arguments.rollback:
+        raise SystemExit(promotion.roll_back(arguments.dry_run))
+    raise SystemExit(promotion.promote(arguments.to, arguments.dry_run))
 
 
 def _check(arguments: argparse.Namespace) -> None:  # noqa: ARG001
