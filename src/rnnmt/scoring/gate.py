@@ -41,7 +41,7 @@ class Evidence:
 
     label: str  # VARIANT-SEED
     about: dict[str, Any]  # of settings.json: corpus, languages, variant, seed, data, fingerprint
-    commit: str  # that the model was made from, or an empty text
+    commit: str  # that it was promoted at, or an empty text; with changes `...-dirty`
     scores: dict[str, dict[str, float]]  # split -> metric -> points; `valid` among them
     signatures: dict[str, str]  # sacreBLEU's, of each metric
     sums: dict[str, str]  # split -> SHA-256 of its sources and references

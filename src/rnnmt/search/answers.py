@@ -14,12 +14,16 @@ from rnnmt.search.translator import Translation, Translator
 class Search(Settings):
     """How sentences are to be translated; those that agree in it can be searched together."""
 
-    beam: int = Field(5, ge=1, le=100, description="hypotheses kept; 1 is greedy")
-    nbest: int = Field(1, ge=1, le=100, description="translations of each sentence, best first")
-    length_penalty: float = Field(
-        1.0, ge=-10.0, le=10.0, description="score = log-probability / length^penalty"
+    beam: int = Field(default=5, ge=1, le=100, description="hypotheses kept; 1 is greedy")
+    nbest: int = Field(
+        default=1, ge=1, le=100, description="translations of each sentence, best first"
     )
-    alignments: bool = Field(False, description="for each target piece, its weights on the source")
+    length_penalty: float = Field(
+        default=1.0, ge=-10.0, le=10.0, description="score = log-probability / length^penalty"
+    )
+    alignments: bool = Field(
+        default=False, description="for each target piece, its weights on the source"
+    )
 
     @model_validator(mode="after")
     def _nbest_fits(self) -> Search:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -186,7 +185,7 @@ def evidence_of(run: Run, sources: Sources) -> Evidence:
     return Evidence(
         label=str(run),
         about={name: description[name] for name in (*kept, registry.FINGERPRINT)},
-        commit=runs.git_tags().get("git.commit", ""),
+        commit=_commit(),
         scores={
             split: {name: found["score"] for name, found in of_split["beam"].items()}
             for split, of_split in detail["scores"].items()
@@ -197,6 +196,11 @@ def evidence_of(run: Run, sources: Sources) -> Evidence:
         sentences_per_second=round(sum(one["sentences"] for one in times) / max(seconds, 1e-3), 1),
         decode=decode,
     )
+
+
+def _commit() -> str:
+    tags = runs.git_tags()
+    return tags.get("git.commit", "") + "-dirty" * (tags.get("git.dirty") == "true")
 
 
 def _check_current(run: Run, sources: Sources) -> None:
@@ -314,8 +318,8 @@ def _model_of(models: Registry, version: ModelVersion | None, champion: Evidence
     if version:
         with models.model_folder(version) as folder:
             yield folder
-    elif folder := _find_folder(champion):
-        yield folder
+    elif found := _find_folder(champion):
+        yield found
     else:
         raise UserError(
             f"the champion {champion.label} has other test sets and its model is not here, so it "

@@ -4,12 +4,15 @@ Strings in, translations out: a text for each sentence, or with `nbest` above 1 
 list of its translations with scores. MLflow runs this file where the model is loaded.
 """
 
-# No type hints on `predict`: MLflow would take them for the signature, and drop the parameters.
+import warnings
+
 import mlflow
-from mlflow.pyfunc import PythonModel
+
+# No type hints on `predict`: MLflow would take them for the signature, and drop the parameters.
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method.*")
 
 
-class TranslationModel(PythonModel):  # type: ignore[misc]
+class TranslationModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
     """A translator; its parameters and their defaults are those of `rnnmt.search.answers`."""
 
     def load_context(self, context):  # type: ignore[no-untyped-def]

@@ -8,7 +8,9 @@ among its files.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+MODEL_FILES = ("settings.json", "source.model", "target.model", "weights.pt")
 REPLACED, ROLLED_BACK, FINGERPRINT = "replaced", "rolled_back", "fingerprint"  # tags
 
 
@@ -82,7 +85,7 @@ class Registry:
         """Make it the champion, and note which version it takes the place of."""
         before = self.champion()
         if before and before.version != version.version:
-            self.tag(version, REPLACED, before.version)
+            self.tag(version, REPLACED, str(before.version))
         self.alias(CHAMPION, version)
         challenger = self._by_alias(CHALLENGER)
         if challenger and challenger.version == version.version:
@@ -143,12 +146,16 @@ def _log(client: MlflowClient, evidence: Evidence, folder: Path) -> tuple[Any, s
     found = runs.find(client, experiment, evidence.about)
     mlflow.set_tracking_uri(client.tracking_uri)
     mlflow.set_experiment(experiment_id=experiment)
-    with tempfile.TemporaryDirectory() as kept:
+    with tempfile.TemporaryDirectory() as kept, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an example would be of use
         evidence.write(Path(kept, "evidence"))
+        Path(kept, "model").mkdir()
+        for name in MODEL_FILES:
+            shutil.copyfile(folder / name, Path(kept, "model", name))
         logged = mlflow.pyfunc.log_model(
             name=evidence.label,
             python_model=str(Path(__file__).with_name("pyfunc.py")),
-            artifacts={"model": str(folder), "evidence": str(Path(kept, "evidence"))},
+            artifacts={part: str(Path(kept, part)) for part in ("model", "evidence")},
             model_config={"max_length_ratio": evidence.decode["max_length_ratio"]},
             signature=_signature(evidence.decode),
             pip_requirements=["rnnmt"],
@@ -161,8 +168,8 @@ def _signature(decode: dict[str, Any]) -> Any:
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
     return ModelSignature(
-        Schema([ColSpec("string", "source")]),
-        Schema([ColSpec("string", "translation")]),
+        Schema([ColSpec("string")]),
+        Schema([ColSpec("string")]),
         ParamSchema(
             [
                 ParamSpec("beam", "long", decode["beam"]),
