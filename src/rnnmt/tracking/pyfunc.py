@@ -4,16 +4,15 @@ Strings in, translations out: a text for each sentence, or with `nbest` above 1 
 list of its translations with scores. MLflow runs this file where the model is loaded.
 """
 
-import warnings
-
 import mlflow
-
-# No type hints on `predict`: MLflow would take them for the signature, and drop the parameters.
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method.*")
 
 
 class TranslationModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
     """A translator; its parameters and their defaults are those of `rnnmt.search.answers`."""
+
+    # No hints on `predict`: MLflow would take them for the signature, and drop the parameters. This
+    # keeps it from advising them.
+    _skip_type_hint_validation = True
 
     def load_context(self, context):  # type: ignore[no-untyped-def]
         """Read the model's folder, with the setting of the length's limit that was promoted."""
