@@ -26,7 +26,7 @@ from rnnmt.model.settings import ModelSettings
 from rnnmt.scoring.gate import Evidence
 from rnnmt.scoring.settings import Run, references
 from rnnmt.stages import evaluate
-from rnnmt.tracking import promotion
+from rnnmt.tracking import registry
 from rnnmt.tracking.promotion import REFUSED, promote, roll_back
 from test_evaluate import SPLITS, WORDS, lab, make_run, write
 
@@ -54,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         for variant in params.variants():
             score(variant)
-        with promotion.opened(Run("bundled", "lstm", 1).settings()):
+        with registry.opened(NAME):
             pass
     finally:
         os.chdir(old)
@@ -312,7 +312,7 @@ def test_it_works_again_after_the_tracking_database_was_lost(
     assert "would be registered again" in capsys.readouterr().out
     assert promote() == REFUSED  # judged against what the files know
     assert champion().tags["variant"] == "lstm-dot"  # and registered again from its folder
-    with promotion.opened(promotion.about("bundled")) as models:
+    with registry.opened(NAME) as models:
         assert models.evidence(champion()) == Evidence.read(folder / "reports/bundled/champion")
 
 

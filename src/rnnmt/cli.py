@@ -61,6 +61,29 @@ def _parser() -> argparse.ArgumentParser:
     add("--to", choices=("champion", "challenger"), default="champion", help="alias to be given")
     add("--dry-run", action="store_true", help="say what would happen and why, and change nothing")
     add("--rollback", action="store_true", help="make the champion before this one it again")
+    serve = commands.add_parser(
+        "serve",
+        help="translate over HTTP",
+        description="Translate over HTTP until SIGTERM; SIGHUP looks for another model. POST "
+        "/translate, GET /health, /ready, /metrics, /openapi.json.",
+    )
+    serve.set_defaults(run=_serve)
+    add = serve.add_argument
+    add("--model", required=True, help="a folder, models:/NAME@champion or models:/NAME/VERSION")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    add("--port", type=int, default=8000, help="(default: 8000)")
+    add("--threads", type=_positive, help="processor threads of a translation (default: all)")
+    add("--poll", type=float, default=30, help="seconds between looks at an alias (default: 30)")
+    for name, value, text in (
+        ("batch", 64, "sentences searched together"),
+        ("sentences", 100, "sentences of one request, else status 422"),
+        ("characters", 1000, "of one sentence, else 422"),
+        ("bytes", 1 << 20, "of one request, else 413"),
+        ("beam", 20, "largest beam of a request, else 422"),
+        ("waiting", 1000, "sentences that wait, else 429"),
+    ):
+        add(f"--max-{name}", type=_positive, default=value, help=f"{text} (default: {value})")
+    add("--timeout", type=float, default=30, help="seconds to an answer, else 504 (default: 30)")
     check = commands.add_parser(
         "check",
         help="check params.yaml",
@@ -89,6 +112,27 @@ def _promote(arguments: argparse.Namespace) -> None:
     if arguments.rollback:
         raise SystemExit(promotion.roll_back(arguments.dry_run))
     raise SystemExit(promotion.promote(arguments.to, arguments.dry_run))
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    import torch
+
+    from rnnmt.serving.service import Limits, serve
+    from rnnmt.serving.sources import source
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    limits = Limits(
+        batch=arguments.max_batch,
+        sentences=arguments.max_sentences,
+        characters=arguments.max_characters,
+        bytes=arguments.max_bytes,
+        beam=arguments.max_beam,
+        waiting=arguments.max_waiting,
+        seconds=arguments.timeout,
+    )
+    serve(source(arguments.model, arguments.poll), limits, arguments.host, arguments.port)
 
 
 def _check(arguments: argparse.Namespace) -> None:  # noqa: ARG001

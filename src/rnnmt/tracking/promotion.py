@@ -31,7 +31,7 @@ from rnnmt.scoring.gate import (
 )
 from rnnmt.scoring.settings import EvaluateSettings, References, Run, references, reports
 from rnnmt.search.settings import DecodeSettings
-from rnnmt.tracking import registry, runs, store
+from rnnmt.tracking import registry, runs
 from rnnmt.tracking.registry import Registry
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def promote(to: str = registry.CHAMPION, dry_run: bool = False) -> int:
     sources = Sources.read(params.corpus_name())
     best = best_run(sources.wanted.corpus)
     challenger = evidence_of(best, sources)
-    with opened(challenger.about, dry_run) as models:
+    with registry.opened(registry.model_name(challenger.about), dry_run) as models:
         version, champion = _champion(models, sources.wanted.corpus)
         if version is None and champion is not None:
             version = _restore(models, champion, dry_run)
@@ -112,7 +112,7 @@ def roll_back(dry_run: bool = False) -> int:
 
     Raises UserError where there is none.
     """
-    with opened(about(params.corpus_name()), dry_run) as models:
+    with registry.opened(registry.model_name(about(params.corpus_name())), dry_run) as models:
         now = models.champion()
         if now is None or not (before := now.tags.get(registry.REPLACED)):
             raise UserError(f"{models.name}: no champion that has replaced another one")
@@ -126,27 +126,6 @@ def roll_back(dry_run: bool = False) -> int:
         keep(evidence)
         print(f"{models.name}: version {before}, {evidence.label}, is the champion again")
     return 0
-
-
-@contextlib.contextmanager
-def opened(description: dict[str, Any], read_only: bool = False) -> Iterator[Registry]:
-    """The registry of a model's corpus and direction. `read_only` makes no database.
-
-    Raises UserError where MLflow cannot be used.
-    """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    uri, name = store.tracking_uri(), registry.model_name(description)
-    if read_only and not store.exists(uri):
-        yield Registry(None, name)
-        return
-    try:
-        with store.impatient(60, retries=2), store.alone(uri):
-            yield Registry(store.connect(uri), name)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        at, reason = store.shown(uri), store.reason(error)
-        raise UserError(f"cannot use MLflow at {at}: {reason}") from None
 
 
 def best_run(corpus: str) -> Run:

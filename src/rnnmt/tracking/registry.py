@@ -8,6 +8,7 @@ among its files.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import tempfile
 import warnings
@@ -42,10 +43,26 @@ class Registry:
 
     def champion(self) -> ModelVersion | None:
         """The version in use."""
-        return self._by_alias(CHAMPION)
+        return self.by_alias(CHAMPION)
+
+    def by_alias(self, alias: str) -> ModelVersion | None:
+        """The version that an alias stands for."""
+        from mlflow.exceptions import MlflowException
+
+        if self._client is None:
+            return None
+        try:
+            return self._client.get_model_version_by_alias(self.name, alias)
+        except MlflowException as error:
+            # A server that is away must not look like a registry without a champion.
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
 
     def version(self, number: str) -> ModelVersion:
         """A version by its number. Raises UserError where there is none."""
+        if self._client is None:
+            raise UserError(f"{self.name} {number}: there is no registry yet")
         from mlflow.exceptions import MlflowException
 
         try:
@@ -87,7 +104,7 @@ class Registry:
         if before and before.version != version.version:
             self.tag(version, REPLACED, str(before.version))
         self.alias(CHAMPION, version)
-        challenger = self._by_alias(CHALLENGER)
+        challenger = self.by_alias(CHALLENGER)
         if challenger and challenger.version == version.version:
             self._open.delete_registered_model_alias(self.name, CHALLENGER)
 
@@ -111,19 +128,6 @@ class Registry:
         assert self._client is not None
         return self._client
 
-    def _by_alias(self, alias: str) -> ModelVersion | None:
-        from mlflow.exceptions import MlflowException
-
-        if self._client is None:
-            return None
-        try:
-            return self._client.get_model_version_by_alias(self.name, alias)
-        except MlflowException as error:
-            # A server that is away must not look like a registry without a champion.
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
-
     @contextlib.contextmanager
     def _downloaded(self, version: ModelVersion, part: str) -> Iterator[Path]:
         from mlflow.artifacts import download_artifacts
@@ -136,6 +140,44 @@ class Registry:
                 tracking_uri=self._open.tracking_uri,
             )
             yield Path(folder, part.rpartition("/")[2])
+
+
+@contextlib.contextmanager
+def referred(reference: str) -> Iterator[tuple[Registry, ModelVersion]]:
+    """The version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` speaks of.
+
+    Raises UserError where there is none, or where MLflow cannot be used.
+    """
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)
+    if not found:
+        raise UserError(f"{reference}: expected models:/NAME@champion or models:/NAME/VERSION")
+    name, alias, number = found.groups()
+    with opened(name, read_only=True) as models:
+        version = models.by_alias(alias) if alias else models.version(number)
+        if version is None:
+            raise UserError(f"{reference}: no such model in {store.shown(store.tracking_uri())}")
+        yield models, version
+
+
+@contextlib.contextmanager
+def opened(name: str, read_only: bool = False) -> Iterator[Registry]:
+    """The registry's models of this name. `read_only` makes no database, and locks none.
+
+    Raises UserError where MLflow cannot be used.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    uri = store.tracking_uri()
+    if read_only and not store.exists(uri):
+        yield Registry(None, name)
+        return
+    try:
+        with store.impatient(60, 2), contextlib.nullcontext() if read_only else store.alone(uri):
+            yield Registry(store.connect(uri), name)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        at, reason = store.shown(uri), store.reason(error)
+        raise UserError(f"cannot use MLflow at {at}: {reason}") from None
 
 
 def _log(client: MlflowClient, evidence: Evidence, folder: Path) -> tuple[Any, str | None]:
