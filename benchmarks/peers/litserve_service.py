@@ -3,8 +3,6 @@
 python benchmarks/serving.py --server benchmarks/peers/litserve_service.py
 """
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
@@ -25,7 +23,7 @@ class Api(litserve.LitAPI):
         self.translator = Translator(load_model(sys.argv[1]))
         self.search = Search()
 
-    def decode_request(self, request: dict[str, Any]) -> str:
+    def decode_request(self, request):  # LitServe reads the annotations: a body has none
         return str(request["sentences"][0])
 
     def batch(self, inputs: list[str]) -> list[str]:

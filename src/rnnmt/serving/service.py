@@ -13,7 +13,8 @@ from typing import Annotated, Any, Protocol
 
 import prometheus_client as prometheus
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -117,9 +118,10 @@ class Service:
                 model = await asyncio.to_thread(self._load, current)
             except UserError as error:
                 self.metrics.loads.labels("failed").inc()
-                print(f"rnnmt: warning: the model stays {current}: {error}", file=sys.stderr)
                 if current is None:
                     self.failure = error
+                else:
+                    print(f"rnnmt: warning: the model stays {current}: {error}", file=sys.stderr)
                 return
             if model:
                 self.model = model
@@ -185,12 +187,13 @@ def serve(source: Source, limits: Limits, host: str, port: int) -> None:
         server.should_exit = True
 
     service.on_failure = stop
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises them again when all is done: that is the end that was asked for.
+        signal.signal(number, lambda *_: None)
     try:
         server.run()
     except SystemExit:
         raise UserError(f"cannot serve on {host}:{port}; is the port in use?") from None
-    except KeyboardInterrupt:  # uvicorn raises it again when all is done
-        return
     if service.failure:
         raise service.failure
 
@@ -288,6 +291,7 @@ def _application(service: Service) -> FastAPI:
     schema = _request(service.limits)
     refusals: dict[int | str, dict[str, Any]] = {
         413: {"model": Refusal, "description": "More bytes than a request may have"},
+        422: {"model": Refusal, "description": "Not as described here, or beyond the limits"},
         429: {"model": Refusal, "description": "Too many sentences wait; try again"},
         503: {"model": Refusal, "description": "No model yet, or the service is stopping"},
         504: {"model": Refusal, "description": "Not translated in time"},
@@ -301,6 +305,11 @@ def _application(service: Service) -> FastAPI:
     # The class is made here, so that no name in a module could stand for it.
     translate.__annotations__ = {"request": schema, "return": Response}
     app.post("/translate", response_model=Answer, responses=refusals)(translate)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> Response:
+        told = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+        return _refusal(422, "; ".join(told))
 
     @app.get("/health")
     async def health() -> dict[str, str]:
