@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     promote.set_defaults(run=_promote)
     add = promote.add_argument
     add("--to", choices=("champion", "challenger"), default="champion", help="alias to be given")
+    add("--variant", action="append", help="consider only this one; may be repeated")
     add("--dry-run", action="store_true", help="say what would happen and why, and change nothing")
     add("--rollback", action="store_true", help="make the champion before this one it again")
     serve = commands.add_parser(
@@ -111,7 +112,7 @@ def _promote(arguments: argparse.Namespace) -> None:
 
     if arguments.rollback:
         raise SystemExit(promotion.roll_back(arguments.dry_run))
-    raise SystemExit(promotion.promote(arguments.to, arguments.dry_run))
+    raise SystemExit(promotion.promote(arguments.to, arguments.dry_run, arguments.variant))
 
 
 def _serve(arguments: argparse.Namespace) -> None:

@@ -61,8 +61,10 @@ class Sources:
         return {s: test_set_sum(lines, self.wanted.splits[s]) for s, lines in self.lines.items()}
 
 
-def promote(to: str = registry.CHAMPION, dry_run: bool = False) -> int:
-    """Let the best model of the settings file through the gate, and make it what `to` says.
+def promote(
+    to: str = registry.CHAMPION, dry_run: bool = False, variants: list[str] | None = None
+) -> int:
+    """Let the best model of the settings file, or of these `variants`, through the gate, and make it what `to` says.
 
     Prints every rule's finding and what follows. Returns 0, or REFUSED where a rule has failed.
     Raises UserError where files are missing or damaged, or MLflow cannot be used.
@@ -70,7 +72,7 @@ def promote(to: str = registry.CHAMPION, dry_run: bool = False) -> int:
     settings = params.load("promote", PromoteSettings)
     evaluate = params.load("evaluate", EvaluateSettings)
     sources = Sources.read(params.corpus_name())
-    best = best_run(sources.wanted.corpus)
+    best = best_run(sources.wanted.corpus, variants or params.variants())
     challenger = evidence_of(best, sources)
     with registry.opened(registry.model_name(challenger.about), dry_run) as models:
         version, champion = _champion(models, sources.wanted.corpus)
@@ -128,12 +130,14 @@ def roll_back(dry_run: bool = False) -> int:
     return 0
 
 
-def best_run(corpus: str) -> Run:
+def best_run(corpus: str, variants: list[str]) -> Run:
     """The run with the highest validation BLEU of beam search; of equal ones, the first.
 
-    Raises UserError where a variant has not been evaluated.
+    Raises UserError where a variant is unknown or has not been evaluated.
     """
-    found = [Run(corpus, variant, seed) for variant in params.variants() for seed in params.seeds()]
+    if unknown := set(variants) - set(params.variants()):
+        raise UserError(f"{params.path()}: no variant {', '.join(sorted(unknown))}")
+    found = [Run(corpus, variant, seed) for variant in variants for seed in params.seeds()]
     return max(
         found, key=lambda run: float(run.detail()["scores"]["valid"]["beam"]["bleu"]["score"])
     )
