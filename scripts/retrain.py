@@ -106,8 +106,9 @@ def train(arguments: argparse.Namespace) -> int:
     finally:
         if arguments.recipe:
             pipeline.unlink(missing_ok=True)
-    _git("add", "--intent-to-add", "--", *OUTPUTS)
-    PATCH.write_text(_git("diff", "--binary", "HEAD", "--", *OUTPUTS))
+    there = [name for name in OUTPUTS if Path(name).exists()]
+    _git("add", "--intent-to-add", "--", *there)
+    PATCH.write_text(_git("diff", "--binary", "HEAD", "--", *there))
     SUMMARY.write_text("\n\n".join(part for part in summary if part) + "\n", encoding="utf-8")
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(page, "a", encoding="utf-8") as file:

@@ -64,9 +64,9 @@ class Sources:
 def promote(
     to: str = registry.CHAMPION, dry_run: bool = False, variants: list[str] | None = None
 ) -> int:
-    """Let the best model of the settings file, or of these `variants`, through the gate, and make it what `to` says.
+    """Let the best model of the settings file through the gate, and make it what `to` says.
 
-    Prints every rule's finding and what follows. Returns 0, or REFUSED where a rule has failed.
+    With `variants`, the best of these. Prints every rule's finding and what follows. Returns 0, or REFUSED where a rule has failed.
     Raises UserError where files are missing or damaged, or MLflow cannot be used.
     """
     settings = params.load("promote", PromoteSettings)
