@@ -109,7 +109,7 @@ def postgresql() -> Iterator[str]:
     do("pg_ctl", "--pgdata", data, "--wait", "--log", f"{folder}/log", "-o", options, "start")
     try:
         do("createdb", "--host", "127.0.0.1", "--port", str(port), "-U", "mlflow", "mlflow")
-        yield f"postgresql://mlflow@127.0.0.1:{port}/mlflow"
+        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/mlflow"
     finally:
         do("pg_ctl", "--pgdata", data, "--mode", "immediate", "stop")
         shutil.rmtree(folder)
@@ -129,7 +129,7 @@ def mlflow_server(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> 
         env=environment,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=open(folder / "log", "w"),  # noqa: SIM115
     )
     try:
         for _ in range(1200):
@@ -137,12 +137,13 @@ def mlflow_server(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> 
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
                 break
             except OSError:
-                assert process.poll() is None
+                assert process.poll() is None, (folder / "log").read_text()
                 time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
 
 
 class Runner:

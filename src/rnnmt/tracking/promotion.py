@@ -66,7 +66,9 @@ def promote(
 ) -> int:
     """Let the best model of the settings file through the gate, and make it what `to` says.
 
-    With `variants`, the best of these. Prints every rule's finding and what follows. Returns 0, or REFUSED where a rule has failed.
+    With `variants`, the best of these. Prints every rule's finding and what follows. Returns 0,
+    or REFUSED where a rule has failed.
+
     Raises UserError where files are missing or damaged, or MLflow cannot be used.
     """
     settings = params.load("promote", PromoteSettings)

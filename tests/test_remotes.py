@@ -1,0 +1,132 @@
+"""DVC's remotes of the README, each with a real server on this machine.
+
+The folder as a remote is tried in test_retrain.py.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from test_pipeline import BIN, run
+
+pytestmark = pytest.mark.long
+ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        assert process.poll() is None
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError(port)
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """The port and the key of an SSH server that lets this user in."""
+    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if not program:
+        pytest.skip("needs sshd: apt-get install openssh-server")
+    Path("/run/sshd").mkdir(exist_ok=True)  # where sshd gives up its rights
+    for name in ("host", "key"):
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name), cwd=tmp_path)
+    port = free_port()
+    (tmp_path / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\nUsePAM no\n"
+        f"AuthorizedKeysFile {tmp_path}/key.pub\nStrictModes no\nPidFile none\n"
+        "PermitRootLogin yes\nSubsystem sftp internal-sftp\n"
+    )
+    process = subprocess.Popen([program, "-D", "-e", "-f", str(tmp_path / "config")])
+    wait_for(port, process)
+    yield port, tmp_path / "key"
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[str]:
+    """The address of an S3 server with a bucket `rnnmt`."""
+    port = free_port()
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    wait_for(port, process)
+    code = (
+        "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1])"
+        ".create_bucket(Bucket='rnnmt')"
+    )
+    address = f"http://127.0.0.1:{port}"
+    run(sys.executable, "-c", code, address, cwd=tmp_path, env=KEYS)
+    yield address
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(30)
+
+
+KEYS = ENVIRONMENT | {
+    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
+}  # fmt: skip
+
+
+def pushed_and_pulled(folder: Path, *settings: tuple[str, ...]) -> None:
+    """Two stages pushed with the run cache; a clone runs nothing and has the same bytes."""
+    one, two = folder / "one", folder / "two"
+    one.mkdir()
+    (one / "in").write_text("some data\n")
+    (one / "dvc.yaml").write_text("stages:\n  copy: {cmd: cp in out, deps: [in], outs: [out]}\n")
+    run("git", "init", "-q", cwd=one)
+    run("dvc", "init", "-q", cwd=one, env=KEYS)
+    for command in settings:
+        run("dvc", "remote", *command, cwd=one, env=KEYS)
+    run("dvc", "repro", cwd=one, env=KEYS)
+    run("dvc", "push", "--run-cache", cwd=one, env=KEYS)
+    (one / "dvc.lock").unlink()
+    run("git", "add", "-A", cwd=one)
+    run("git", "-c", "user.name=me", "-c", "user.email=m@e", "commit", "-qm", "x", cwd=one)
+    run("git", "clone", "-q", str(one), str(two), cwd=folder)
+    printed = run("dvc", "repro", "--pull", cwd=two, env=KEYS)
+    assert "is cached - skipping run" in printed
+    assert (two / "out").read_bytes() == (one / "in").read_bytes()
+
+
+def test_over_ssh(tmp_path: Path, sshd: tuple[int, Path]) -> None:
+    port, key = sshd
+    store = Path(tempfile.mkdtemp(dir=tmp_path))
+    pushed_and_pulled(
+        tmp_path,
+        ("add", "-d", "store", f"ssh://{getpass.getuser()}@127.0.0.1:{port}{store}"),
+        ("modify", "store", "keyfile", str(key)),
+    )
+    assert list((store / "files/md5").iterdir())
+
+
+def test_over_s3(tmp_path: Path, s3: str) -> None:
+    pushed_and_pulled(
+        tmp_path,
+        ("add", "-d", "store", "s3://rnnmt/dvc"),
+        ("modify", "store", "endpointurl", s3),
+    )
