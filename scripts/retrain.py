@@ -138,6 +138,10 @@ def _reproduce(pipeline: str, variants: Sequence[str], minutes: float) -> int:
     repro.drop_dead_locks()
     repro.drop_broken_lock(Path(pipeline).with_suffix(".lock"))
     pull = ["--pull", "--allow-missing"] if _has_remote() else []
+    if pull:
+        # The comparison reads files of all models, which no single stage's output holds together.
+        outputs = [repro.address(pipeline, stage) for stage in ("train", "decode")]
+        subprocess.run(["dvc", "pull", "--quiet", "--allow-missing", *outputs])
     targets = [pipeline]
     if variants:
         labels = [f"{variant}-{seed}" for variant in variants for seed in params.seeds()]

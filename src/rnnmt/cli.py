@@ -85,6 +85,20 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(f"--max-{name}", type=_positive, default=value, help=f"{text} (default: {value})")
     add("--timeout", type=float, default=30, help="seconds to an answer, else 504 (default: 30)")
+    sweep = commands.add_parser(
+        "sweep",
+        help="many variants on many machines",
+        description="Print the commands that train every variant and seed, each of which may run "
+        "on another machine with the same DVC remote, or run them.",
+    )
+    sweep.set_defaults(run=_sweep)
+    add = sweep.add_argument
+    add("--here", action="store_true", help="run them here, several at once")
+    add("--jobs", type=_positive, help="with --here: at once (default: cores / `threads`)")
+    add("--host", action="append", help="run them over SSH: [USER@]NAME[:PORT]:FOLDER; repeatable")
+    add("--setup", default=". .venv/bin/activate", help="shell command on a host, in its folder")
+    add("--slurm", metavar="FOLDER", help="submit them as a SLURM array; its logs go to FOLDER")
+    add("--option", action="append", default=[], help="of SLURM, such as partition=cpu; repeatable")
     check = commands.add_parser(
         "check",
         help="check params.yaml",
@@ -134,6 +148,21 @@ def _serve(arguments: argparse.Namespace) -> None:
         seconds=arguments.timeout,
     )
     serve(source(arguments.model, arguments.poll), limits, arguments.host, arguments.port)
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    from rnnmt import sweep
+
+    if arguments.host:
+        sweep.run_on_hosts(arguments.host, arguments.setup)
+    elif arguments.slurm:
+        if wrong := [option for option in arguments.option if "=" not in option]:
+            raise UserError(f"--option {wrong[0]}: expected NAME=VALUE")
+        sweep.submit(arguments.slurm, dict(o.split("=", 1) for o in arguments.option))
+    elif arguments.here:
+        sweep.run_here(arguments.jobs)
+    else:
+        sweep.show()
 
 
 def _check(arguments: argparse.Namespace) -> None:  # noqa: ARG001
