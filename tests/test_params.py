@@ -21,8 +21,7 @@ from rnnmt.dataset.tokenizer import TokenizerSettings
 from rnnmt.errors import UserError
 from rnnmt.model.settings import ModelSettings, TrainSettings, variant
 from rnnmt.params import Settings
-from rnnmt.scoring.gate import PromoteSettings
-from rnnmt.scoring.settings import EvaluateSettings
+from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings
 from rnnmt.search.settings import DecodeSettings
 
 ROOT = Path(__file__).parent.parent

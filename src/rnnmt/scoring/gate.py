@@ -16,23 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from rnnmt.errors import UserError
-from rnnmt.params import Settings
 from rnnmt.scoring import metrics
-from rnnmt.scoring.settings import EvaluateSettings, References, write_json
+from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings, References, write_json
 from rnnmt.scoring.significance import paired_difference, paired_test
 
 _BLEU = partial(metrics.score, "bleu")
-
-
-class PromoteSettings(Settings):
-    """Section `promote`."""
-
-    level: float = Field(gt=0.0, lt=1.0)
-    margin: float = Field(ge=0.0)
-    max_slowdown: float = Field(ge=1.0)
 
 
 @dataclass(frozen=True)

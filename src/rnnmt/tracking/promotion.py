@@ -24,12 +24,18 @@ from rnnmt.scoring.comparison import markdown
 from rnnmt.scoring.gate import (
     Evidence,
     Finding,
-    PromoteSettings,
     figures,
     judge,
     test_set_sum,
 )
-from rnnmt.scoring.settings import EvaluateSettings, References, Run, references, reports
+from rnnmt.scoring.settings import (
+    EvaluateSettings,
+    PromoteSettings,
+    References,
+    Run,
+    references,
+    reports,
+)
 from rnnmt.search.settings import DecodeSettings
 from rnnmt.tracking import registry, runs
 from rnnmt.tracking.registry import Registry
