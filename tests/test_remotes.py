@@ -6,90 +6,30 @@ The folder as a remote is tried in test_retrain.py.
 from __future__ import annotations
 
 import getpass
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from test_pipeline import BIN, Clone, run
+import servers
+from servers import BIN, KEYS
+from test_pipeline import Clone, run
 
 pytestmark = pytest.mark.long
-ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert process.poll() is None
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError(port)
 
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """The port and the key of an SSH server that lets this user in."""
-    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-    if not program:
-        pytest.skip("needs sshd: apt-get install openssh-server")
-    Path("/run/sshd").mkdir(exist_ok=True)  # where sshd gives up its rights
-    for name in ("host", "key"):
-        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name), cwd=tmp_path)
-    port = free_port()
-    (tmp_path / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\nUsePAM no\n"
-        f"AuthorizedKeysFile {tmp_path}/key.pub\nStrictModes no\nPidFile none\n"
-        "PermitRootLogin yes\nSubsystem sftp internal-sftp\n"
-    )
-    process = subprocess.Popen([program, "-D", "-e", "-f", str(tmp_path / "config")])
-    wait_for(port, process)
-    yield port, tmp_path / "key"
-    process.terminate()
-    process.wait(30)
+    with servers.sshd(tmp_path) as found:
+        yield found
 
 
 @pytest.fixture
 def s3(tmp_path: Path) -> Iterator[str]:
-    """The address of an S3 server with a bucket `rnnmt`."""
-    port = free_port()
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(
-            [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    wait_for(port, process)
-    code = (
-        "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1])"
-        ".create_bucket(Bucket='rnnmt')"
-    )
-    address = f"http://127.0.0.1:{port}"
-    run(sys.executable, "-c", code, address, cwd=tmp_path, env=KEYS)
-    yield address
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(30)
-
-
-KEYS = ENVIRONMENT | {
-    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
-}  # fmt: skip
+    with servers.s3(tmp_path) as address:
+        yield address
 
 
 def pushed_and_pulled(folder: Path, *settings: tuple[str, ...]) -> None:
@@ -154,7 +94,7 @@ def test_a_sweep_over_ssh_hosts_leaves_nothing_to_train(
     (tmp_path / "bin/ssh").chmod(0o755)
     environment = main.environment | {"PATH": f"{tmp_path}/bin:{main.environment['PATH']}"}
     hosts = [f"127.0.0.1:{port}:{tmp_path}/{name}" for name in ("a", "b")]
-    hosts.append(f"127.0.0.1:{free_port()}:{tmp_path}/away")
+    hosts.append(f"127.0.0.1:{servers.free_port()}:{tmp_path}/away")
     options = [part for host in hosts for part in ("--host", host)]
     options += ["--setup", f"export PATH={BIN}:$PATH PYTHONPATH=$PWD/src OMP_NUM_THREADS=1"]
     printed = run("rnnmt", "sweep", *options, cwd=main.folder, env=environment)

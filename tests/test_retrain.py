@@ -10,12 +10,10 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
+import servers
 from closure import ROOT
 from test_pipeline import BIN, Clone, run
 
@@ -81,69 +80,10 @@ def test_every_command_of_a_workflow_exists(file: Path) -> None:
             assert all(option in usage for option in options)
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """The address of a database of a server of its own."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        pytest.skip("needs PostgreSQL: apt-get install postgresql")
-    port, folder = free_port(), Path(tempfile.mkdtemp())
-    # PostgreSQL does not run as root.
-    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    if user:
-        shutil.chown(folder, "postgres")
-
-    def do(program: str, *arguments: str) -> None:
-        command = [*user, str(programs[-1] / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
-
-    data = str(folder / "data")
-    do("initdb", "--pgdata", data, "--username", "mlflow", "--auth", "trust")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-    do("pg_ctl", "--pgdata", data, "--wait", "--log", f"{folder}/log", "-o", options, "start")
-    try:
-        do("createdb", "--host", "127.0.0.1", "--port", str(port), "-U", "mlflow", "mlflow")
-        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/mlflow"
-    finally:
-        do("pg_ctl", "--pgdata", data, "--mode", "immediate", "stop")
-        shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def mlflow_server(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an MLflow server."""
-    port, folder = free_port(), tmp_path_factory.mktemp("artifacts")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
-    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": f"{BIN}:{os.environ['PATH']}"}
-    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", postgresql, "--artifacts-destination", str(folder)]
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=open(folder / "log", "w"),  # noqa: SIM115
-    )
-    try:
-        for _ in range(1200):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with servers.mlflow(tmp_path_factory.mktemp("servers")) as address:
+        yield address
 
 
 class Runner:

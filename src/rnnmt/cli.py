@@ -78,9 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, value, text in (
         ("batch", 64, "sentences searched together"),
         ("sentences", 100, "sentences of one request, else status 422"),
-        ("characters", 1000, "of one sentence, else 422"),
+        ("characters", 500, "of one sentence, else 422"),
         ("bytes", 1 << 20, "of one request, else 413"),
-        ("beam", 20, "largest beam of a request, else 422"),
+        ("beam", 10, "largest beam of a request, else 422"),
         ("waiting", 1000, "sentences that wait, else 429"),
     ):
         add(f"--max-{name}", type=_positive, default=value, help=f"{text} (default: {value})")

@@ -33,9 +33,9 @@ class Limits:
 
     batch: int = 64  # sentences searched together
     sentences: int = 100  # of one request
-    characters: int = 1000  # of one sentence
+    characters: int = 500  # of one sentence
     bytes: int = 1 << 20  # of one request's body
-    beam: int = 20
+    beam: int = 10
     waiting: int = 1000  # sentences, of all requests
     seconds: float = 30.0  # from a request to its answer
 
