@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import repro
 
 from rnnmt import params
-from rnnmt.errors import UserError, run_main
+from rnnmt.errors import UserError, end_with_parent, run_main
 
 OUT = Path("work/retrain")
 SUMMARY, PATCH = OUT / "summary.md", OUT / "changes.patch"
@@ -147,7 +147,9 @@ def _reproduce(pipeline: str, variants: Sequence[str], minutes: float) -> int:
         labels = [f"{variant}-{seed}" for variant in variants for seed in params.seeds()]
         targets = [repro.address(pipeline, f"evaluate@{label}") for label in labels]
     # A group of its own: DVC, told to end, would leave its stage running.
-    process = subprocess.Popen(["dvc", "repro", *pull, *targets], process_group=0)
+    process = subprocess.Popen(
+        ["dvc", "repro", *pull, *targets], process_group=0, preexec_fn=end_with_parent
+    )
     try:
         return process.wait(60 * minutes)
     except subprocess.TimeoutExpired:
