@@ -162,7 +162,7 @@ class Lab:
         first = Clone(folder / "first")
         settings = first.settings() | SETTINGS
         settings["model"] |= {"embedding": 32, "hidden": 64}
-        settings["train"] |= {"max_epochs": 2, "warmup_steps": 10}
+        settings["train"] |= {"max_epochs": 2, "warmup_steps": 10, "checkpoint_seconds": 1.0}
         settings["promote"] |= {"max_slowdown": 1000.0}  # this machine is no place to measure
         first.write(settings)
         run("git", "init", "--quiet", "--bare", "-b", "main", str(self.origin), cwd=folder)
@@ -232,7 +232,7 @@ def test_retraining_from_a_push_to_a_champion(
     lab.merge("retrain/default/main")
 
     # Out of time: exit code 75, nothing proposed. Killed: the next job goes on with what it kept.
-    lab.change("train", max_epochs=12)
+    lab.change("train", max_epochs=8)
     third = Runner(lab)
     assert third.train("--minutes", "0.01")[::2] == (75, "changed=false")
     killed = third.start("train")
