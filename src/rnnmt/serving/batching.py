@@ -1,13 +1,16 @@
 """Many clients, one translator: whatever waits is translated together.
 
 A thread takes the sentences that wait, as many as make a batch, and translates them; meanwhile new
-ones gather. So a batch never waits for company, and grows by itself with the number of clients.
+ones gather. So batches grow by themselves with the number of clients. The clients that were just
+answered ask again within moments: as long as sentences keep coming, a batch waits for as many as
+the last one had. A single client's never waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +18,9 @@ from typing import NamedTuple
 
 from rnnmt.search.answers import Search, translate
 from rnnmt.search.translator import Translation, Translator
+
+PAUSE = 0.005  # seconds without a new sentence, after which no more are expected
+PATIENCE = 0.25  # of the last batch's time, that the next one may wait in all
 
 
 class Model(NamedTuple):
@@ -61,6 +67,7 @@ class Batcher:
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
+        self._last, self._seconds = 0, 0.0  # the last batch: sentences, and time
         self._thread = threading.Thread(target=self._work, name="translating", daemon=True)
         self._thread.start()
 
@@ -113,6 +120,7 @@ class Batcher:
     def _work(self) -> None:
         while jobs := self._next():
             self._observe(len(jobs))
+            started = time.monotonic()
             try:
                 first = jobs[0]
                 found: list[list[Translation]] | Exception = translate(
@@ -125,12 +133,17 @@ class Batcher:
                 found = error
             for loop in {job.loop for job in jobs}:
                 loop.call_soon_threadsafe(_deliver, jobs, found)
+            self._last, self._seconds = len(jobs), time.monotonic() - started
 
     def _next(self) -> list[_Job]:
         """The sentences of the next batch; none at the end."""
         with self._changed:
             while not self._jobs and not self._stopping:
                 self._changed.wait()
+            until = time.monotonic() + PATIENCE * self._seconds
+            while len(self._jobs) < self._last and not self._stopping:
+                if time.monotonic() > until or not self._changed.wait(PAUSE):
+                    break
             if not self._jobs:
                 return []
             first = self._jobs[0]
