@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: repro test lint ui clean
+.PHONY: repro test test-all lint ui clean
 
 repro: $(READY)  ## the whole pipeline, of params.yaml or of recipes/$(RECIPE).yaml
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/repro.py $(RECIPE)
@@ -13,6 +13,9 @@ repro: $(READY)  ## the whole pipeline, of params.yaml or of recipes/$(RECIPE).y
 test: $(READY)-dev  ## everything that matters, lint included
 	@$(MAKE) --no-print-directory lint
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+test-all: test  ## and the long ones
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m long
 
 lint: $(READY)-dev
 	$(BIN)/ruff check

@@ -21,7 +21,7 @@ from rnnmt.dataset.tokenizer import TokenizerSettings
 from rnnmt.errors import UserError
 from rnnmt.model.settings import ModelSettings, TrainSettings, variant
 from rnnmt.params import Settings
-from rnnmt.scoring.settings import EvaluateSettings
+from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings
 from rnnmt.search.settings import DecodeSettings
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +34,7 @@ SCHEMAS: dict[str, type[Settings]] = {
     "train": TrainSettings,
     "decode": DecodeSettings,
     "evaluate": EvaluateSettings,
+    "promote": PromoteSettings,
 }
 # Every section of a small file; a test replaces lines of it.
 TEXT = """\
@@ -66,6 +67,7 @@ train:
   checkpoint_seconds: 60
 decode: {beam: 5, nbest: 3, length_penalty: 1.0, max_length_ratio: 3.0, batch_sentences: 64}
 evaluate: {bootstrap_samples: 1000, confidence: 0.95, seed: 12345}
+promote: {level: 0.05, margin: 0.5, max_slowdown: 2.0}
 variants:
   x: {cell: gru}
   y:

@@ -110,7 +110,7 @@ def test_loading_never_relies_on_lightnings_step_estimate() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["rnnmt.cli", "rnnmt.check", *map("rnnmt.stages.{}".format, STAGES)]
+    "module", ["rnnmt.cli", "rnnmt.check", "rnnmt.sweep", *map("rnnmt.stages.{}".format, STAGES)]
 )
 def test_start_up_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"

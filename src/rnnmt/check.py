@@ -7,7 +7,7 @@ from rnnmt.corpora import settings as corpora
 from rnnmt.corpora.clean import CleaningSettings
 from rnnmt.dataset.tokenizer import TokenizerSettings
 from rnnmt.model.settings import variant
-from rnnmt.scoring.settings import EvaluateSettings
+from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings
 from rnnmt.search.settings import DecodeSettings
 
 
@@ -22,3 +22,4 @@ def check_settings() -> None:
         variant(name)
     params.load("decode", DecodeSettings)
     params.load("evaluate", EvaluateSettings)
+    params.load("promote", PromoteSettings)

@@ -66,6 +66,55 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-host", action="append", default=[], metavar="NAME",
         help="a name by which others may reach the page; refused are all but local ones",
     )  # fmt: skip
+    promote = commands.add_parser(
+        "promote",
+        help="let the best model through the gate to MLflow's registry",
+        description="The best model by validation score against the registry's champion: promoted "
+        "if the rules of `promote` in params.yaml hold. Exit code 3 where it is refused.",
+    )
+    promote.set_defaults(run=_promote)
+    add = promote.add_argument
+    add("--to", choices=("champion", "challenger"), default="champion", help="alias to be given")
+    add("--variant", action="append", help="consider only this one; may be repeated")
+    add("--dry-run", action="store_true", help="say what would happen and why, and change nothing")
+    add("--rollback", action="store_true", help="make the champion before this one it again")
+    serve = commands.add_parser(
+        "serve",
+        help="translate over HTTP",
+        description="Translate over HTTP until SIGTERM; SIGHUP looks for another model. POST "
+        "/translate, GET /health, /ready, /metrics, /openapi.json.",
+    )
+    serve.set_defaults(run=_serve)
+    add = serve.add_argument
+    add("--model", required=True, help="a folder, models:/NAME@champion or models:/NAME/VERSION")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    add("--port", type=int, default=8000, help="(default: 8000)")
+    add("--threads", type=_positive, help="processor threads of a translation (default: all)")
+    add("--poll", type=float, default=30, help="seconds between looks at an alias (default: 30)")
+    for name, value, text in (
+        ("batch", 64, "sentences searched together"),
+        ("sentences", 100, "sentences of one request, else status 422"),
+        ("characters", 500, "of one sentence, else 422"),
+        ("bytes", 1 << 20, "of one request, else 413"),
+        ("beam", 10, "largest beam of a request, else 422"),
+        ("waiting", 1000, "sentences that wait, else 429"),
+    ):
+        add(f"--max-{name}", type=_positive, default=value, help=f"{text} (default: {value})")
+    add("--timeout", type=float, default=30, help="seconds to an answer, else 504 (default: 30)")
+    sweep = commands.add_parser(
+        "sweep",
+        help="many variants on many machines",
+        description="Print the commands that train every variant and seed, each of which may run "
+        "on another machine with the same DVC remote, or run them.",
+    )
+    sweep.set_defaults(run=_sweep)
+    add = sweep.add_argument
+    add("--here", action="store_true", help="run them here, several at once")
+    add("--jobs", type=_positive, help="with --here: at once (default: cores / `threads`)")
+    add("--host", action="append", help="run them over SSH: [USER@]NAME[:PORT]:FOLDER; repeatable")
+    add("--setup", default=". .venv/bin/activate", help="shell command on a host, in its folder")
+    add("--slurm", metavar="FOLDER", help="submit them as a SLURM array; its logs go to FOLDER")
+    add("--option", action="append", default=[], help="of SLURM, such as partition=cpu; repeatable")
     check = commands.add_parser(
         "check",
         help="check params.yaml",
@@ -104,6 +153,50 @@ def _playground(arguments: argparse.Namespace) -> None:
     sentences = examples(Path("data", corpus, "tokens"))
     workers = max(1, (os.cpu_count() or 1))
     serve(variants, sentences, arguments.host, arguments.port, arguments.allow_host, workers)
+
+
+def _promote(arguments: argparse.Namespace) -> None:
+    from rnnmt.tracking import promotion
+
+    if arguments.rollback:
+        raise SystemExit(promotion.roll_back(arguments.dry_run))
+    raise SystemExit(promotion.promote(arguments.to, arguments.dry_run, arguments.variant))
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    import torch
+
+    from rnnmt.serving.service import Limits, serve
+    from rnnmt.serving.sources import source
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    limits = Limits(
+        batch=arguments.max_batch,
+        sentences=arguments.max_sentences,
+        characters=arguments.max_characters,
+        bytes=arguments.max_bytes,
+        beam=arguments.max_beam,
+        waiting=arguments.max_waiting,
+        seconds=arguments.timeout,
+    )
+    serve(source(arguments.model, arguments.poll), limits, arguments.host, arguments.port)
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    from rnnmt import sweep
+
+    if arguments.host:
+        sweep.run_on_hosts(arguments.host, arguments.setup)
+    elif arguments.slurm:
+        if wrong := [option for option in arguments.option if "=" not in option]:
+            raise UserError(f"--option {wrong[0]}: expected NAME=VALUE")
+        sweep.submit(arguments.slurm, dict(o.split("=", 1) for o in arguments.option))
+    elif arguments.here:
+        sweep.run_here(arguments.jobs)
+    else:
+        sweep.show()
 
 
 def _check(arguments: argparse.Namespace) -> None:  # noqa: ARG001

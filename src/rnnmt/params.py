@@ -22,7 +22,7 @@ from rnnmt.errors import UserError
 
 SECTIONS = (
     "seeds", "threads", "corpus", "cleaning", "tokenizer", "model", "train", "decode",
-    "evaluate", "variants",
+    "evaluate", "promote", "variants",
 )  # fmt: skip
 
 

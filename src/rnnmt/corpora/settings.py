@@ -55,6 +55,7 @@ class Corpus(Settings):
 
     name: Name  # folder of this experiment under data/, models/ and reports/
     source: str
+    version: str | None = None  # of data that change; another one downloads them again
 
 
 class Bundled(Corpus):

@@ -23,6 +23,14 @@ class EvaluateSettings(Settings):
     seed: int = Field(ge=0)
 
 
+class PromoteSettings(Settings):
+    """Section `promote`."""
+
+    level: float = Field(gt=0.0, lt=1.0)
+    margin: float = Field(ge=0.0)
+    max_slowdown: float = Field(ge=1.0)
+
+
 @dataclass(frozen=True)
 class Run:
     """One training of one variant; every file of it is found through this name."""

@@ -61,7 +61,7 @@ def create(
     return client.create_run(
         experiment,
         start_time=round(started * 1000),
-        tags=_tags(description) | _git_tags() | dict(tags),
+        tags=_tags(description) | git_tags() | dict(tags),
         run_name=label(description),
     )
 
@@ -122,7 +122,8 @@ def _tags(description: Description) -> dict[str, str]:
 
 
 @cache
-def _git_tags() -> dict[str, str]:
+def git_tags() -> dict[str, str]:
+    """The commit that runs, and whether its files have changes; nothing outside of git."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return {}

@@ -80,6 +80,12 @@ def connect(uri: str) -> MlflowClient:
     return MlflowClient(uri)
 
 
+def exists(uri: str) -> bool:
+    """Whether there is something to read: a SQLite file may still have to be made."""
+    database = _database(uri)
+    return database is None or database.exists()
+
+
 def experiment(client: MlflowClient, name: str) -> str:
     """The id of the experiment, which is made where there is none, or brought back if deleted."""
     from mlflow.exceptions import MlflowException

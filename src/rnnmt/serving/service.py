@@ -1,0 +1,331 @@
+"""The HTTP service of `rnnmt serve`: limits, health, metrics, change of the model, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import prometheus_client as prometheus
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from rnnmt.errors import UserError
+from rnnmt.search.answers import Search, answer
+from rnnmt.serving.batching import Batcher, Busy, Model, Stopped
+
+Message = MutableMapping[str, Any]
+SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the service takes on."""
+
+    batch: int = 64  # sentences searched together
+    sentences: int = 100  # of one request
+    characters: int = 500  # of one sentence
+    bytes: int = 1 << 20  # of one request's body
+    beam: int = 10
+    waiting: int = 1000  # sentences, of all requests
+    seconds: float = 30.0  # from a request to its answer
+
+
+class Source(Protocol):
+    """Where the model comes from."""
+
+    @property
+    def poll_seconds(self) -> float | None:
+        """How often to look for another one; None: on SIGHUP only."""
+
+    def load(self, current: str | None) -> Model | None:
+        """The model, or None where it is still the current one, which is called so."""
+
+
+class Metrics:
+    """What Prometheus is told."""
+
+    def __init__(self) -> None:
+        self.registry = to = prometheus.CollectorRegistry()
+        counter, histogram = prometheus.Counter, prometheus.Histogram
+        self.requests = counter("rnnmt_requests", "Requests to translate", ["status"], registry=to)
+        self.sentences = counter("rnnmt_sentences", "Sentences translated", registry=to)
+        self.loads = counter("rnnmt_model_loads", "Loads of a model", ["outcome"], registry=to)
+        self.latency = histogram(
+            "rnnmt_request_seconds", "From request to answer", buckets=SECONDS, registry=to
+        )
+        self.batches = histogram(
+            "rnnmt_batch_sentences", "Sentences searched together", buckets=SIZES, registry=to
+        )
+        self.waiting = prometheus.Gauge(
+            "rnnmt_waiting_sentences", "Sentences that wait", registry=to
+        )
+        self.model = prometheus.Info("rnnmt_model", "The model in use", registry=to)
+
+
+class Service:
+    """The model in use, what waits for it, and its HTTP application `app`."""
+
+    def __init__(self, source: Source, limits: Limits) -> None:
+        self.source, self.limits, self.metrics = source, limits, Metrics()
+        self.model: Model | None = None
+        self.failure: UserError | None = None  # of the first load
+        self.on_failure: Callable[[], None] = lambda: None
+        self._loading = asyncio.Lock()
+        self.batcher: Batcher | None = None
+        self.app = _application(self)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Load the model while the service is up already; at the end answer what waits."""
+        self.batcher = Batcher(self.limits.batch, self.limits.waiting, self.metrics.batches.observe)
+        self.metrics.waiting.set_function(lambda: self.batcher.waiting if self.batcher else 0)
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
+        watching = asyncio.create_task(self._watch())
+        yield
+        watching.cancel()
+        await asyncio.to_thread(self.batcher.stop)
+
+    def _reload_soon(self) -> None:
+        self._reloading = asyncio.create_task(self.reload())  # kept, or it might be collected
+
+    async def _watch(self) -> None:
+        await self.reload()
+        if self.failure:
+            self.on_failure()
+        while self.source.poll_seconds:
+            await asyncio.sleep(self.source.poll_seconds)
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Take another model where there is one; requests that wait keep theirs.
+
+        Where it fails, the present one stays.
+        """
+        async with self._loading:
+            current = self.model.name if self.model else None
+            try:
+                model = await asyncio.to_thread(self._load, current)
+            except UserError as error:
+                self.metrics.loads.labels("failed").inc()
+                if current is None:
+                    self.failure = error
+                else:
+                    print(f"rnnmt: warning: the model stays {current}: {error}", file=sys.stderr)
+                return
+            if model:
+                self.model = model
+                self.metrics.loads.labels("done").inc()
+                self.metrics.model.info({"name": model.name})
+                print(f"serving {model.name}", flush=True)
+
+    def _load(self, current: str | None) -> Model | None:
+        model = self.source.load(current)
+        if model:
+            # The first translation prepares the decoder: no client is to wait for that.
+            model.translator.beam(["a"], model.search.beam, 1, model.search.length_penalty)
+        return model
+
+    async def translate(self, sentences: list[str], asked: dict[str, Any]) -> Response:
+        """Answer one request."""
+        started = time.perf_counter()
+        response = await self._answer(sentences, asked)
+        self.metrics.requests.labels(response.status_code).inc()
+        self.metrics.latency.observe(time.perf_counter() - started)
+        return response
+
+    async def _answer(self, sentences: list[str], asked: dict[str, Any]) -> Response:
+        model, batcher = self.model, self.batcher
+        if model is None or batcher is None:
+            return _refusal(503, "the model is being loaded", retry=1)
+        wanted = {name: value for name, value in asked.items() if value is not None}
+        search = model.search.model_copy(update=wanted)
+        if search.nbest > search.beam:
+            return _refusal(422, f"nbest ({search.nbest}) cannot exceed beam ({search.beam})")
+        # Sentences that differ in it alone are searched together.
+        shared = search.model_copy(update={"alignments": False})
+        try:
+            found = await batcher.translate(sentences, model, shared, self.limits.seconds)
+        except Busy:
+            return _refusal(429, "too many sentences wait", retry=1)
+        except Stopped:
+            return _refusal(503, "the service is stopping")
+        except TimeoutError:
+            return _refusal(504, f"not translated within {self.limits.seconds:g} seconds")
+        self.metrics.sentences.inc(len(sentences))
+        answers = [answer(translations, search) for translations in found]
+        return JSONResponse({"model": model.name, "translations": answers})
+
+
+def serve(source: Source, limits: Limits, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; requests that have come are answered first.
+
+    Raises UserError where the model cannot be loaded or the address cannot be used.
+    """
+    service = Service(source, limits)
+    config = uvicorn.Config(
+        service.app,
+        host=host,
+        port=port,
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=int(limits.seconds) + 1,
+    )
+    server = uvicorn.Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    service.on_failure = stop
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises them again when all is done: that is the end that was asked for.
+        signal.signal(number, lambda *_: None)
+    try:
+        server.run()
+    except SystemExit:
+        raise UserError(f"cannot serve on {host}:{port}; is the port in use?") from None
+    if service.failure:
+        raise service.failure
+
+
+class _Allowed:
+    """ASGI: refuse bodies of more than `limit` bytes, before anything reads them as JSON."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], limit: int) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Read the body, whether or not its length is told in advance, and pass it on."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+            if len(body) > self.limit:
+                refusal = _refusal(413, f"a request has at most {self.limit} bytes")
+                refusal.headers["Connection"] = "close"
+                await refusal(scope, receive, send)
+                return
+        unread = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def again() -> Message:
+            return unread.pop() if unread else await receive()
+
+        await self.app(scope, again, send)
+
+
+def _refusal(status: int, detail: str, retry: int | None = None) -> Response:
+    headers = {"Retry-After": str(retry)} if retry else None
+    return JSONResponse({"detail": detail}, status, headers)
+
+
+class Translated(BaseModel):
+    """One translation of a sentence."""
+
+    text: str
+    score: float
+    log_prob: float
+    source_pieces: list[str] | None = None
+    target_pieces: list[str] | None = None
+    alignment: list[list[float]] | None = None
+
+
+class Answer(BaseModel):
+    """The model that translated, and for each sentence its translations, best first."""
+
+    model: str
+    translations: list[list[Translated]]
+
+
+class Refusal(BaseModel):
+    """Why there is no answer."""
+
+    detail: str
+
+
+def _request(limits: Limits) -> type[BaseModel]:
+    """The class of a request's body, with the limits that OpenAPI then states."""
+    fields = Search.model_fields
+    sentence = Annotated[str, Field(max_length=limits.characters)]
+    beam = Field(None, ge=1, le=limits.beam, description=fields["beam"].description)
+    nbest = Field(None, ge=1, le=limits.beam, description=fields["nbest"].description)
+    penalty = Field(None, ge=-10, le=10, description=fields["length_penalty"].description)
+    alignments = Field(False, description=fields["alignments"].description)
+    return create_model(
+        "Request",
+        __config__=ConfigDict(extra="forbid", allow_inf_nan=False),
+        sentences=(
+            Annotated[list[sentence], Field(min_length=1, max_length=limits.sentences)],
+            ...,
+        ),
+        beam=(int | None, beam),
+        nbest=(int | None, nbest),
+        length_penalty=(float | None, penalty),
+        alignments=(bool, alignments),
+    )
+
+
+def _application(service: Service) -> FastAPI:
+    # Its pages of documentation would load scripts from elsewhere; /openapi.json says it all.
+    app = FastAPI(title="rnnmt", lifespan=service.lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(_Allowed, limit=service.limits.bytes)
+    schema = _request(service.limits)
+    refusals: dict[int | str, dict[str, Any]] = {
+        413: {"model": Refusal, "description": "More bytes than a request may have"},
+        422: {"model": Refusal, "description": "Not as described here, or beyond the limits"},
+        429: {"model": Refusal, "description": "Too many sentences wait; try again"},
+        503: {"model": Refusal, "description": "No model yet, or the service is stopping"},
+        504: {"model": Refusal, "description": "Not translated in time"},
+    }
+
+    async def translate(request: BaseModel) -> Response:
+        """Translate sentences; each is translated as it would be alone."""
+        asked = request.model_dump()
+        return await service.translate(asked.pop("sentences"), asked)
+
+    # The class is made here, so that no name in a module could stand for it.
+    translate.__annotations__ = {"request": schema, "return": Response}
+    app.post("/translate", response_model=Answer, responses=refusals)(translate)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> Response:
+        told = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+        return _refusal(422, "; ".join(told))
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/ready", responses={503: {"model": Refusal}})
+    async def ready() -> Response:
+        """A model is loaded and translates."""
+        if service.model is None or service.batcher is None or not service.batcher.alive:
+            return _refusal(503, "no model yet")
+        return JSONResponse({"model": service.model.name})
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        text = prometheus.generate_latest(service.metrics.registry)
+        return Response(text, media_type=prometheus.CONTENT_TYPE_LATEST)
+
+    return app

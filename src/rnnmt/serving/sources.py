@@ -1,0 +1,61 @@
+"""Where `rnnmt serve` takes its model from: a folder, or MLflow's registry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rnnmt.errors import UserError
+from rnnmt.model.folder import load_model
+from rnnmt.search.answers import Search
+from rnnmt.search.translator import Translator
+from rnnmt.serving.batching import Model
+from rnnmt.serving.service import Source
+
+
+def source(reference: str, poll_seconds: float) -> Source:
+    """The source that `--model` names."""
+    if reference.startswith("models:/"):
+        return _Registered(reference, poll_seconds)
+    return _Folder(Path(reference))
+
+
+class _Folder:
+    """A model's folder; SIGHUP loads what is there then."""
+
+    poll_seconds = None
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self, current: str | None) -> Model | None:
+        file = self._path / "settings.json"
+        try:
+            fingerprint = str(json.loads(file.read_text())["fingerprint"])[:12]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file}: not a model's settings ({error})") from None
+        name = f"{self._path.parent.name}/{self._path.name} {fingerprint}"
+        if name == current:
+            return None
+        return Model(name, Translator(load_model(self._path)), Search())
+
+
+class _Registered:
+    """A version of MLflow's registry. Whoever moves the alias changes the model."""
+
+    def __init__(self, reference: str, poll_seconds: float) -> None:
+        self._reference = reference
+        self.poll_seconds = poll_seconds if "@" in reference else None
+
+    def load(self, current: str | None) -> Model | None:
+        from rnnmt.tracking.registry import referred
+
+        with referred(self._reference) as (models, version):
+            name = f"{models.name} {version.version}"
+            if name == current:
+                return None
+            decode = models.evidence(version).decode
+            with models.model_folder(version) as folder:
+                translator = Translator(load_model(folder), decode["max_length_ratio"])
+        search = Search(beam=decode["beam"], length_penalty=decode["length_penalty"])
+        return Model(name, translator, search)

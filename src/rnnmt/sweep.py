@@ -1,0 +1,150 @@
+"""`rnnmt sweep`: many variants on many machines, one variant and seed at a time each.
+
+A machine runs a variant's chain train, decode and push in its own clone; DVC's run cache, in a
+remote that all share, carries the results. A last `dvc repro --pull` anywhere finds the chains
+done, and scores and compares.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from rnnmt import params
+from rnnmt.errors import UserError
+
+LAST = "dvc repro --pull"
+SSH = ("ssh", "-o", "BatchMode=yes")
+CONNECTION_LOST = 255  # ssh's own exit code
+
+
+def chain(label: str) -> str:
+    """The shell command that trains, decodes and shares one variant and seed."""
+    stages = f"train@{label} decode@{label}"
+    return (
+        "dvc pull --quiet tokenize && "
+        f"dvc --wait-for-lock repro --single-item {stages} && "
+        f"dvc --wait-for-lock push --quiet --run-cache {stages}"
+    )
+
+
+def plan() -> dict[str, str]:
+    """label -> command, for every variant and seed of the settings file."""
+    labels = [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
+    return {label: chain(label) for label in labels}
+
+
+def show() -> None:
+    """Print the plan: each line may run on another machine, in a clone of this commit."""
+    for command in plan().values():
+        print(command)
+    print(f"# then, on any machine:\n{LAST}")
+
+
+def run_here(jobs: int | None) -> None:
+    """Run the plan on this machine, as many chains at once as its cores have threads for.
+
+    Raises UserError naming the chains that failed.
+    """
+    jobs = jobs or max(1, (os.cpu_count() or 1) // params.threads())
+    _run_on([_Worker(f"here {number}", ["sh", "-c"]) for number in range(1, jobs + 1)])
+
+
+def run_on_hosts(hosts: Sequence[str], environment: str) -> None:
+    """Run the plan over SSH; a host is `[USER@]NAME[:PORT]:FOLDER`, the folder a clone.
+
+    Every clone is brought to this commit first; `environment` is a shell command that makes `dvc`
+    known there. A host that is lost has its chain done by another one. Raises UserError naming
+    what failed.
+    """
+    commit = _commit()
+    _run_on([_remote(host, commit, environment) for host in hosts])
+
+
+def submit(folder: str, options: dict[str, str]) -> None:
+    """Submit the plan as one SLURM array, from and in a folder that all its nodes see."""
+    import submitit
+
+    executor = submitit.AutoExecutor(folder)
+    executor.update_parameters(
+        name="rnnmt",
+        cpus_per_task=params.threads(),
+        **{f"slurm_{k}": v for k, v in options.items()},
+    )
+    commands = [submitit.helpers.CommandFunction(["sh", "-c", c]) for c in plan().values()]
+    with executor.batch():
+        jobs = [executor.submit(command) for command in commands]
+    for label, job in zip(plan(), jobs, strict=True):
+        print(f"{label}: job {job.job_id}")
+    print(f"when all are done: {LAST}")
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What runs one shell command at a time: this machine or another."""
+
+    name: str
+    prefix: list[str]
+    before: str = ""  # what another machine has to do first
+
+    def run(self, command: str) -> int:
+        done = subprocess.run([*self.prefix, self.before + command], stdin=subprocess.DEVNULL)
+        return done.returncode
+
+
+def _remote(host: str, commit: str, environment: str) -> _Worker:
+    name, _, folder = host.rpartition(":")
+    if not name or not folder:
+        raise UserError(f"--host {host}: expected [USER@]NAME[:PORT]:FOLDER")
+    address, _, port = name.partition(":")
+    steps = [f"cd {shlex.quote(folder)}", environment, "git fetch --quiet"]
+    steps += [f"git checkout --quiet --detach {commit}"]
+    before = "".join(f"{step} && " for step in steps if step)
+    return _Worker(host, [*SSH, *(["-p", port] if port else []), address], before)
+
+
+def _run_on(workers: Sequence[_Worker]) -> None:
+    waiting: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+    for item in plan().items():
+        waiting.put(item)
+    failed: list[str] = []
+
+    def work(worker: _Worker) -> None:
+        for label, command in _taken(waiting):
+            print(f"{label}: on {worker.name}", flush=True)
+            code = worker.run(command)
+            if code == CONNECTION_LOST and worker.before:
+                print(f"rnnmt: warning: {worker.name} is lost", file=sys.stderr, flush=True)
+                waiting.put((label, command))
+                return
+            print(f"{label}: {'done' if code == 0 else f'failed ({code})'}", flush=True)
+            if code:
+                failed.append(label)
+
+    with ThreadPoolExecutor(len(workers)) as pool:
+        list(pool.map(work, workers))
+    failed += [label for label, _ in _taken(waiting)]
+    if failed:
+        raise UserError(f"not done: {', '.join(failed)}; the same command goes on with the rest")
+    print(f"All is done; now: {LAST}")
+
+
+def _taken(waiting: queue.SimpleQueue[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    while True:
+        try:
+            yield waiting.get_nowait()
+        except queue.Empty:
+            return
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError("not a git repository: the other machines need a commit to check out")
+    return done.stdout.strip()

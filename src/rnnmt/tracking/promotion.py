@@ -1,0 +1,335 @@
+"""`rnnmt promote`: the best model of the pipeline against the champion of MLflow's registry.
+
+All figures come from files, those of the champion from the registry's version or, where the
+tracking database was lost, from `reports/CORPUS/champion/`, which is in git.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
+
+from rnnmt import params
+from rnnmt.errors import UserError
+from rnnmt.scoring.comparison import markdown
+from rnnmt.scoring.gate import (
+    Evidence,
+    Finding,
+    figures,
+    judge,
+    test_set_sum,
+)
+from rnnmt.scoring.settings import (
+    EvaluateSettings,
+    PromoteSettings,
+    References,
+    Run,
+    references,
+    reports,
+)
+from rnnmt.search.settings import DecodeSettings
+from rnnmt.tracking import registry, runs
+from rnnmt.tracking.registry import Registry
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+REFUSED = 3  # exit code of a challenger that did not pass
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The validation and test sets: sources and references."""
+
+    wanted: References
+    lines: dict[str, list[str]]
+
+    @classmethod
+    def read(cls, corpus: str) -> Sources:
+        wanted, tokens = references(corpus), Path("data", corpus, "tokens")
+        texts = {split: tokens / f"{split}.source.txt" for split in wanted.splits}
+        try:
+            found = {k: f.read_text(encoding="utf-8").split("\n")[:-1] for k, f in texts.items()}
+        except OSError as error:
+            raise UserError(f"{error.filename}: no such file; run: dvc repro tokenize") from None
+        return cls(wanted, found)
+
+    def sums(self) -> dict[str, str]:
+        return {s: test_set_sum(lines, self.wanted.splits[s]) for s, lines in self.lines.items()}
+
+
+def promote(
+    to: str = registry.CHAMPION, dry_run: bool = False, variants: list[str] | None = None
+) -> int:
+    """Let the best model of the settings file through the gate, and make it what `to` says.
+
+    With `variants`, the best of these. Prints every rule's finding and what follows. Returns 0,
+    or REFUSED where a rule has failed.
+
+    Raises UserError where files are missing or damaged, or MLflow cannot be used.
+    """
+    settings = params.load("promote", PromoteSettings)
+    evaluate = params.load("evaluate", EvaluateSettings)
+    sources = Sources.read(params.corpus_name())
+    best = best_run(sources.wanted.corpus, variants or params.variants())
+    challenger = evidence_of(best, sources)
+    with registry.opened(registry.model_name(challenger.about), dry_run) as models:
+        version, champion = _champion(models, sources.wanted.corpus)
+        if version is None and champion is not None:
+            version = _restore(models, champion, dry_run)
+        print(f"challenger: {challenger.label}, BLEU {_valid(challenger)} on validation data")
+        print(f"champion:   {_shown(models, version, champion)}\n")
+        if champion and champion.fingerprint == challenger.fingerprint:
+            print(f"{challenger.label} is the champion already: nothing to do")
+            return 0
+        if champion and champion.sums != challenger.sums:
+            print("The test sets are not those of the champion: both are scored again.\n")
+            with _model_of(models, version, champion) as folder:
+                champion = scored_again(champion, folder, sources, challenger.decode)
+            challenger = scored_again(challenger, _folder(best), sources, challenger.decode)
+        findings = judge(challenger, champion, sources.wanted, settings, evaluate)
+        known = models.find(challenger.fingerprint)
+        if known and known.tags.get(registry.ROLLED_BACK):
+            what = f"version {known.version}; without its tag {registry.ROLLED_BACK} it may be"
+            findings.append(Finding("never rolled back", what, False))
+        print(_table(findings), end="\n\n")
+        if not all(finding.passed for finding in findings):
+            print(f"refused: {challenger.label} does not become {to}; nothing is changed")
+            return REFUSED
+        if dry_run:
+            print(f"dry run: {challenger.label} would become the {to} of {models.name}")
+            return 0
+        known = known or models.register(challenger, _folder(best))
+        models.alias(registry.CHALLENGER, known)
+        if to == registry.CHAMPION:
+            models.crown(known)
+            keep(challenger)
+        print(f"{challenger.label} is the {to} of {models.name}, as version {known.version}")
+    return 0
+
+
+def roll_back(dry_run: bool = False) -> int:
+    """Make the version that the champion has replaced the champion again.
+
+    Raises UserError where there is none.
+    """
+    with registry.opened(registry.model_name(about(params.corpus_name())), dry_run) as models:
+        now = models.champion()
+        if now is None or not (before := now.tags.get(registry.REPLACED)):
+            raise UserError(f"{models.name}: no champion that has replaced another one")
+        version = models.version(before)
+        evidence = models.evidence(version)
+        if dry_run:
+            print(f"dry run: version {before}, {evidence.label}, would be the champion again")
+            return 0
+        models.tag(now, registry.ROLLED_BACK, "true")
+        models.alias(registry.CHAMPION, version)
+        keep(evidence)
+        print(f"{models.name}: version {before}, {evidence.label}, is the champion again")
+    return 0
+
+
+def best_run(corpus: str, variants: list[str]) -> Run:
+    """The run with the highest validation BLEU of beam search; of equal ones, the first.
+
+    Raises UserError where a variant is unknown or has not been evaluated.
+    """
+    if unknown := set(variants) - set(params.variants()):
+        raise UserError(f"{params.path()}: no variant {', '.join(sorted(unknown))}")
+    found = [Run(corpus, variant, seed) for variant in variants for seed in params.seeds()]
+    return max(
+        found, key=lambda run: float(run.detail()["scores"]["valid"]["beam"]["bleu"]["score"])
+    )
+
+
+def about(corpus: str) -> dict[str, Any]:
+    """What all models of a corpus share: its name and languages, as the champion or a model has it.
+
+    Raises UserError where there is neither.
+    """
+    if _kept(corpus).exists():
+        return Evidence.read(_kept(corpus)).about
+    return Run(corpus, params.variants()[0], params.seeds()[0]).settings()
+
+
+def evidence_of(run: Run, sources: Sources) -> Evidence:
+    """What the files of train, decode and evaluate say of a run.
+
+    Raises UserError where they are missing, or are not of this model and these test sets.
+    """
+    decode = params.load("decode", DecodeSettings).model_dump()
+    _check_current(run, sources)
+    detail, splits = run.detail(), run.decoding()["splits"]
+    times = [splits[split]["beam"] for split in sources.wanted.tests]
+    seconds = sum(one["seconds"] for one in times)
+    description = run.settings()
+    kept = ("corpus", "source_language", "target_language", "variant", "seed", "data")
+    return Evidence(
+        label=str(run),
+        about={name: description[name] for name in (*kept, registry.FINGERPRINT)},
+        commit=_commit(),
+        scores={
+            split: {name: found["score"] for name, found in of_split["beam"].items()}
+            for split, of_split in detail["scores"].items()
+        },
+        signatures=detail["signatures"],
+        sums=sources.sums(),
+        translations={split: run.hypotheses(split, "beam") for split in sources.wanted.tests},
+        sentences_per_second=round(sum(one["sentences"] for one in times) / max(seconds, 1e-3), 1),
+        decode=decode,
+    )
+
+
+def _commit() -> str:
+    tags = runs.git_tags()
+    return tags.get("git.commit", "") + "-dirty" * (tags.get("git.dirty") == "true")
+
+
+def _check_current(run: Run, sources: Sources) -> None:
+    """Raise UserError where a run's translations are of another model or of other sentences."""
+    remedy = f"run: dvc repro evaluate@{run}"
+    for split, wanted in sources.lines.items():
+        file = reports(run.corpus) / "translations" / str(run) / f"{split}.jsonl"
+        try:
+            records = file.read_text(encoding="utf-8").split("\n")[:-1]
+            translated = [json.loads(record)["source"] for record in records]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{file}: missing or damaged ({error}); {remedy}") from None
+        if translated != wanted:
+            raise UserError(f"{file}: not the sentences of data/{run.corpus}/tokens; {remedy}")
+    decoded = _decoded_weights(run)
+    weights = _folder(run) / "weights.pt"
+    if decoded and hashlib.md5(weights.read_bytes()).hexdigest() != decoded:
+        raise UserError(f"{weights}: newer than its translations; {remedy}")
+
+
+def _decoded_weights(run: Run) -> str | None:
+    """The MD5 sum of the weights that the stage decode has read, where dvc.lock knows it."""
+    recipe = params.path()
+    lock = Path("dvc.lock") if recipe.parent == Path() else recipe.with_suffix("") / "dvc.lock"
+    try:
+        stages = YAML(typ="safe").load(lock.read_text())["stages"]
+        deps = stages[f"decode@{run}"]["deps"]
+    except (OSError, KeyError, TypeError):
+        return None
+    sums = {Path(dep["path"]).name: dep.get("md5") for dep in deps}
+    return sums.get("weights.pt")
+
+
+def scored_again(
+    evidence: Evidence, folder: Path, sources: Sources, decode: dict[str, Any]
+) -> Evidence:
+    """The evidence with new translations of the present sets, by the same search for all."""
+    params.use_threads()
+    from rnnmt.model.folder import load_model
+    from rnnmt.search.answers import Search, translate
+    from rnnmt.search.translator import Translator
+
+    translator = Translator(load_model(folder), decode["max_length_ratio"])
+    search = Search(beam=decode["beam"], length_penalty=decode["length_penalty"])
+    found, seconds, sentences = {}, 0.0, 0
+    for split, lines in sources.lines.items():
+        started = time.perf_counter()
+        translated = translate(translator, lines, search, decode["batch_sentences"])
+        if split in sources.wanted.tests:
+            seconds, sentences = seconds + time.perf_counter() - started, sentences + len(lines)
+        texts = [best[0].text if best else "" for best in translated]
+        found[split] = [text.replace("\r", " ").replace("\n", " ") for text in texts]
+    return replace(
+        evidence,
+        scores=figures(found, sources.wanted),
+        sums=sources.sums(),
+        translations={split: found[split] for split in sources.wanted.tests},
+        sentences_per_second=round(sentences / max(seconds, 1e-3), 1),
+        decode=decode,
+    )
+
+
+def keep(champion: Evidence) -> None:
+    """Write what is known of the champion to `reports/CORPUS/champion/`, in place of the last."""
+    folder = _kept(champion.about["corpus"])
+    shutil.rmtree(folder, ignore_errors=True)
+    champion.write(folder)
+
+
+def _kept(corpus: str) -> Path:
+    return reports(corpus) / "champion"
+
+
+def _folder(run: Run) -> Path:
+    return Path("models", run.corpus, str(run))
+
+
+def _champion(models: Registry, corpus: str) -> tuple[ModelVersion | None, Evidence | None]:
+    version = models.champion()
+    if version:
+        return version, models.evidence(version)
+    kept = _kept(corpus)
+    return None, Evidence.read(kept) if kept.exists() else None
+
+
+def _restore(models: Registry, champion: Evidence, dry_run: bool) -> ModelVersion | None:
+    """Register a champion that only the files still know, where its model is at hand."""
+    folder = _find_folder(champion)
+    if folder is None:
+        print(
+            f"MLflow does not know the champion {champion.label}, and its model is not here; "
+            f"`dvc checkout` or `dvc pull` at commit {champion.commit[:12] or '?'} has it\n"
+        )
+        return None
+    if dry_run:
+        print(f"dry run: {champion.label} would be registered again as the champion\n")
+        return None
+    version = models.find(champion.fingerprint) or models.register(champion, folder)
+    models.crown(version)
+    print(f"{champion.label} is registered again, as version {version.version}\n")
+    return version
+
+
+def _find_folder(evidence: Evidence) -> Path | None:
+    """The folder of models/ with just this model."""
+    for file in sorted(Path("models", evidence.about["corpus"]).glob("*/settings.json")):
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(file.read_text()).get(registry.FINGERPRINT) == evidence.fingerprint:
+                return file.parent
+    return None
+
+
+@contextlib.contextmanager
+def _model_of(models: Registry, version: ModelVersion | None, champion: Evidence) -> Iterator[Path]:
+    if version:
+        with models.model_folder(version) as folder:
+            yield folder
+    elif found := _find_folder(champion):
+        yield found
+    else:
+        raise UserError(
+            f"the champion {champion.label} has other test sets and its model is not here, so it "
+            f"cannot be scored again; bring it back with dvc checkout at {champion.commit[:12]}"
+        )
+
+
+def _shown(models: Registry, version: ModelVersion | None, champion: Evidence | None) -> str:
+    if champion is None:
+        return f"none yet in {models.name}"
+    where = f"version {version.version}" if version else "known from files"
+    return f"{champion.label} ({where}), BLEU {_valid(champion)} on validation data"
+
+
+def _valid(evidence: Evidence) -> str:
+    value = evidence.scores.get("valid", {}).get("bleu")
+    return f"{value:.2f}" if isinstance(value, int | float) else "missing"
+
+
+def _table(findings: list[Finding]) -> str:
+    rows = [[f.rule, f.found, "passed" if f.passed else "FAILED"] for f in findings]
+    return markdown(["rule", "found", "verdict"], rows, left=3)

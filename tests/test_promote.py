@@ -1,0 +1,416 @@
+"""`rnnmt promote`: what is let through the gate, what the registry then holds, and the way back."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from rnnmt import params
+from rnnmt.dataset.tokenizer import Tokenizer
+from rnnmt.errors import UserError
+from rnnmt.model.folder import save_model
+from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
+from rnnmt.model.settings import ModelSettings
+from rnnmt.scoring.gate import Evidence
+from rnnmt.scoring.settings import Run, references
+from rnnmt.stages import evaluate
+from rnnmt.tracking import registry
+from rnnmt.tracking.promotion import REFUSED, promote, roll_back
+from test_evaluate import SPLITS, WORDS, lab, make_run, write
+
+NAME = "bundled-en-fr"
+TINY = {
+    "cell": "gru", "attention": "none", "embedding": 4, "hidden": 4, "encoder_layers": 1,
+    "decoder_layers": 1, "dropout": 0.0, "tie_embeddings": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three evaluated runs with real, untrained models, and a database with its tables."""
+    folder = lab(tmp_path_factory.mktemp("lab"))
+    tokens = folder / "data/bundled/tokens"
+    dice = torch.Generator().manual_seed(0)
+    for split, size in SPLITS.items():
+        rows = torch.randint(len(WORDS), (size, 6), generator=dice).tolist()
+        write(tokens / f"{split}.source.txt", "".join(_sentence(row) for row in rows))
+    _train_tokenizers(tokens)
+    for label in ("lstm-1", "lstm-dot-1", "lstm-additive-1"):
+        save(folder, label)
+    old = Path.cwd()
+    os.chdir(folder)
+    try:
+        for variant in params.variants():
+            score(variant)
+        with registry.opened(NAME):
+            pass
+    finally:
+        os.chdir(old)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the current folder; only `lstm`, the worst, is in params.yaml yet."""
+    copy = tmp_path / "lab"
+    shutil.copytree(made, copy)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(copy))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy / 'mlflow.db'}")
+    only("lstm")
+    return copy
+
+
+def _sentence(row: list[int]) -> str:
+    return " ".join(WORDS[i] for i in row) + "\n"
+
+
+def _train_tokenizers(tokens: Path) -> None:
+    import sentencepiece
+
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tokens / "test.source.txt"), model_prefix=str(tokens / "source"),
+        vocab_size=40, model_type="bpe", pad_id=0, unk_id=1, bos_id=2, eos_id=3,
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    shutil.copy(tokens / "source.model", tokens / "target.model")
+
+
+def save(folder: Path, label: str) -> None:
+    """A model whose weights depend on its name, with a whole settings.json."""
+    tokens = folder / "data/bundled/tokens"
+    size = Tokenizer(tokens / "source.model").vocabulary_size
+    torch.manual_seed(len(label))
+    model = Seq2Seq(ModelSettings(**TINY), Vocabularies(size, size, False))  # type: ignore[arg-type]
+    variant, _, seed = label.rpartition("-")
+    settings = {
+        "corpus": "bundled", "variant": variant, "seed": int(seed), "model": TINY, "train": {},
+        "vocabularies": {"source": size, "target": size, "joint": False}, "threads": 1,
+        "source_language": "en", "target_language": "fr", "data": "d" * 64, "code": "c" * 64,
+        "fingerprint": f"of-{label}",
+    }  # fmt: skip
+    save_model(folder / "models/bundled" / label, model, settings, tokens)
+
+
+def score(variant: str) -> None:
+    """What decode and evaluate leave of the made-up translations."""
+    run, wanted = Run("bundled", variant, 1), references("bundled")
+    settings = params.load("evaluate", evaluate.EvaluateSettings)
+    for split in wanted.splits:
+        sources = Path(f"data/bundled/tokens/{split}.source.txt").read_text().splitlines()
+        records = "".join(json.dumps({"source": source}) + "\n" for source in sources)
+        write(Path("reports/bundled/translations", str(run), f"{split}.jsonl"), records)
+    scores = {split: evaluate.evaluate(run, wanted, split, settings) for split in wanted.splits}
+    write(run.detail_path, evaluate.detail(run, wanted, scores, settings))
+
+
+def only(*variants: str) -> None:
+    """Make these the variants of params.yaml."""
+    settings = params.read() | {"variants": {name: {} for name in variants}}
+    Path("params.yaml").write_text(json.dumps(settings))
+
+
+def rule(**settings: float) -> None:
+    """Change the section `promote`."""
+    values = params.read()
+    values["promote"] |= settings
+    Path("params.yaml").write_text(json.dumps(values))
+
+
+def champion() -> ModelVersion:
+    return MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_model_version_by_alias(
+        NAME, "champion"
+    )
+
+
+def number() -> int:
+    return int(champion().version)
+
+
+def failed(text: str) -> list[str]:
+    """The rules that have failed, as printed."""
+    return [line.split("|")[1].strip() for line in text.splitlines() if "FAILED" in line]
+
+
+def test_a_better_model_takes_the_place_of_the_first_and_one_command_brings_that_back(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert promote() == 0
+    assert champion().tags["variant"] == "lstm"
+    only("lstm", "lstm-dot")
+    assert promote(to="challenger") == 0
+    assert champion().tags["variant"] == "lstm"
+    assert promote() == 0
+    assert (champion().tags["variant"], number()) == ("lstm-dot", 2)
+    assert Evidence.read(folder / "reports/bundled/champion").label == "lstm-dot-1"
+    assert promote() == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert roll_back(dry_run=True) == 0
+    assert number() == 2
+    assert roll_back() == 0
+    assert number() == 1
+    assert Evidence.read(folder / "reports/bundled/champion").label == "lstm-1"
+    assert promote() == REFUSED  # or the next run of CI would undo the rollback
+    assert failed(capsys.readouterr().out) == ["never rolled back"]
+    with pytest.raises(UserError, match="no champion that has replaced"):
+        roll_back()
+
+
+def test_a_version_says_what_it_is(folder: Path) -> None:
+    promote()
+    tags, scores = champion().tags, Run("bundled", "lstm", 1).detail()["scores"]
+    assert tags["score.test.bleu"] == str(scores["test"]["beam"]["bleu"]["score"])
+    assert tags["signature.bleu"].startswith("nrefs:1|case:mixed")
+    assert (tags["fingerprint"], tags["data"]) == ("of-lstm-1", "d" * 64)
+    assert len(tags["data.test_long"]) == 64
+    assert "git.commit" in tags
+    files = {f.name for f in (folder / "mlruns").rglob("artifacts/*/*") if f.is_file()}
+    assert files == {
+        "weights.pt", "settings.json", "source.model", "target.model",
+        "evidence.json", "test.beam.txt", "test_long.beam.txt",
+    }  # fmt: skip
+    assert not [f for f in (folder / "mlruns").rglob("*") if f.suffix in (".pkl", ".pickle")]
+
+
+def test_a_worse_model_is_refused_and_nothing_changes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only("lstm-dot")
+    promote()
+    before = (folder / "reports/bundled/champion/evidence.json").read_bytes()
+    only("lstm")
+    assert promote(dry_run=True) == REFUSED
+    assert promote() == REFUSED
+    rules = failed(capsys.readouterr().out)
+    assert "valid: BLEU not below" in rules
+    assert "test: not worse (p < 0.05)" in rules
+    assert "test_long: no drop beyond 0.5" in rules
+    assert champion().tags["variant"] == "lstm-dot"
+    assert (folder / "reports/bundled/champion/evidence.json").read_bytes() == before
+
+
+def test_a_dry_run_writes_nothing_not_even_a_database(folder: Path) -> None:
+    (folder / "mlflow.db").unlink()
+    before = sorted(folder.rglob("*"))
+    assert promote(dry_run=True) == 0
+    assert sorted(folder.rglob("*")) == before
+
+
+def _slow(folder: Path) -> None:
+    file = folder / "reports/bundled/translations/lstm-dot-1/summary.json"
+    text = file.read_text().replace('"seconds": 0.4', '"seconds": 0.9')
+    file.write_text(text)
+
+
+def _not_a_number(folder: Path) -> None:
+    file = folder / "reports/bundled/scores/lstm-dot-1.detail.json"
+    detail = json.loads(file.read_text())
+    detail["scores"]["test"]["beam"]["chrf"]["score"] = math.nan
+    file.write_text(json.dumps(detail))
+
+
+def _missing(folder: Path) -> None:
+    file = folder / "reports/bundled/scores/lstm-dot-1.detail.json"
+    detail = json.loads(file.read_text())
+    del detail["scores"]["test_long"]
+    file.write_text(json.dumps(detail))
+
+
+def _other_figures(folder: Path) -> None:
+    file = folder / "reports/bundled/scores/lstm-dot-1.detail.json"
+    detail = json.loads(file.read_text())
+    detail["scores"]["test"]["beam"]["bleu"]["score"] += 5
+    file.write_text(json.dumps(detail))
+
+
+def _one_test_set_spoilt(folder: Path) -> None:
+    """As good as before but for the first translations of one test set."""
+    wanted = {"lstm-dot": references("bundled").splits}
+    make_run(folder, "lstm-dot", 1, wanted["lstm-dot"])
+    save(folder, "lstm-dot-1")
+    file = folder / "reports/bundled/translations/lstm-dot-1/test_long.beam.txt"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(["."] * 28 + lines[28:]) + "\n")
+    score("lstm-dot")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "rules"),
+    [
+        (_slow, ["at most 2 times slower"]),
+        (_not_a_number, ["figures complete and finite"]),
+        (_missing, ["figures complete and finite"]),
+        (_other_figures, ["figures complete and finite"]),
+        (
+            _one_test_set_spoilt,
+            ["test_long: not worse (p < 0.05)", "test_long: no drop beyond 0.5"],
+        ),
+    ],
+)
+def test_every_rule_alone_refuses_a_model_that_is_better_otherwise(
+    folder: Path,
+    spoil: Callable[[Path], None],
+    rules: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    promote()
+    only("lstm-dot")
+    spoil(folder)
+    assert promote() == REFUSED
+    assert failed(capsys.readouterr().out) == rules
+    assert champion().tags["variant"] == "lstm"
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_rules_are_those_of_params_yaml() -> None:
+    """The two best differ by less than a test can show, but not by nothing."""
+    only("lstm-dot")
+    promote()
+    detail = {v: Run("bundled", v, 1).detail()["scores"] for v in ("lstm-dot", "lstm-additive")}
+    file = Run("bundled", "lstm-additive", 1).detail_path
+    values = json.loads(file.read_text())
+    best = detail["lstm-dot"]["valid"]["beam"]["bleu"]["score"]
+    values["scores"]["valid"]["beam"]["bleu"]["score"] = best + 1
+    file.write_text(json.dumps(values))
+    only("lstm-additive")
+    rule(margin=0.0)
+    assert promote(dry_run=True) == REFUSED
+    rule(margin=20.0, level=1e-9)
+    assert promote(dry_run=True) == 0
+
+
+def lose_the_database(folder: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another, empty one takes its place. Its name is new, since MLflow keeps files open."""
+    shutil.rmtree(folder / "mlruns")
+    shutil.copy(made / "mlflow.db", folder / "new.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'new.db'}")
+
+
+def test_it_works_again_after_the_tracking_database_was_lost(
+    folder: Path,
+    made: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    only("lstm-dot")
+    promote()
+    lose_the_database(folder, made, monkeypatch)
+    only("lstm", "lstm-additive")
+    assert promote(dry_run=True) == REFUSED
+    assert "would be registered again" in capsys.readouterr().out
+    assert promote() == REFUSED  # judged against what the files know
+    assert champion().tags["variant"] == "lstm-dot"  # and registered again from its folder
+    with registry.opened(NAME) as models:
+        assert models.evidence(champion()) == Evidence.read(folder / "reports/bundled/champion")
+
+
+def test_a_lost_champion_whose_model_is_gone_too_is_still_compared_with(
+    folder: Path,
+    made: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    only("lstm-additive")
+    promote()
+    lose_the_database(folder, made, monkeypatch)
+    shutil.rmtree(folder / "models/bundled/lstm-additive-1")
+    only("lstm")
+    assert promote() == REFUSED
+    assert "its model is not here" in capsys.readouterr().out
+    only("lstm-dot")
+    rule(max_slowdown=100, margin=100, level=1e-9)
+    assert promote() == 0
+    assert champion().tags["variant"] == "lstm-dot"
+
+
+def test_on_other_test_sets_both_are_scored_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Untrained models have no BLEU: what decides is that each rule sees the new translations."""
+    promote()
+    sources = folder / "data/bundled/tokens/test.source.txt"
+    sources.write_text("".join(reversed(sources.read_text().splitlines(keepends=True))))
+    only("lstm-dot")
+    with pytest.raises(UserError, match=r"not the sentences of .*; run: dvc repro evaluate@"):
+        promote()
+    score("lstm-dot")
+    rule(max_slowdown=1000)
+    assert promote() == 0
+    printed = capsys.readouterr().out
+    assert "both are scored again" in printed
+    assert champion().tags["variant"] == "lstm-dot"
+    kept = Evidence.read(folder / "reports/bundled/champion")
+    made_up = Run("bundled", "lstm-dot", 1).hypotheses("test", "beam")
+    assert kept.translations["test"] != made_up
+    assert len(kept.translations["test"]) == SPLITS["test"]
+
+
+def test_a_model_that_is_newer_than_its_translations_is_not_judged(folder: Path) -> None:
+    weights = [{"path": "models/bundled/lstm-1/weights.pt", "md5": "0" * 32}]
+    write(folder / "dvc.lock", {"stages": {"decode@lstm-1": {"deps": weights}}})
+    with pytest.raises(UserError, match="newer than its translations; run: dvc repro"):
+        promote()
+
+
+def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rnnmt.cli", "promote", *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_says_what_is_missing(folder: Path) -> None:
+    (folder / "reports/bundled/scores/lstm-1.detail.json").unlink()
+    done = command(folder)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "rnnmt: error: reports/bundled/scores/lstm-1.detail.json: no such file; "
+        "run: dvc repro evaluate@lstm-1\n"
+    )
+
+
+def test_a_registry_that_is_away_is_no_registry_without_champion(folder: Path) -> None:
+    done = command(
+        folder, MLFLOW_TRACKING_URI="http://me:secret@127.0.0.1:9", MLFLOW_HTTP_REQUEST_TIMEOUT="1"
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("rnnmt: error: cannot use MLflow at http://127.0.0.1:9: ")
+    assert "secret" not in done.stderr + done.stdout
+
+
+def test_loaded_from_mlflow_it_translates_as_the_translator(folder: Path) -> None:
+    """Through the signature: strings in, strings or n-best lists out, a wrong parameter told."""
+    import mlflow
+
+    from rnnmt.model.folder import load_model
+    from rnnmt.search.translator import Translator
+
+    promote()
+    model: Any = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    sentences = (folder / "data/bundled/tokens/test.source.txt").read_text().splitlines()[:9]
+    ours = Translator(load_model(folder / "models/bundled/lstm-1")).beam(sentences, 3, 2, 0.5)
+    asked = {"beam": 3, "nbest": 2, "length_penalty": 0.5}
+    found = model.predict(["", *sentences], params=asked)
+    assert found[0][0]["text"] == ""
+    assert [[t["text"] for t in one] for one in found[1:]] == [[t.text for t in o] for o in ours]
+    greedy = model.predict(sentences, params={"beam": 1})
+    assert greedy == [t[0].text for t in Translator(load_model(
+        folder / "models/bundled/lstm-1")).beam(sentences, 1, 1, 1.0)]  # fmt: skip
+    with pytest.raises(mlflow.MlflowException, match=r"nbest \(9\) cannot exceed beam \(5\)"):
+        model.predict(sentences, params={"nbest": 9})

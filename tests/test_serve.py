@@ -1,0 +1,420 @@
+"""`rnnmt serve` as its clients see it: answers, limits, health, metrics, reload and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import uvicorn
+
+from rnnmt.dataset.tokenizer import Tokenizer
+from rnnmt.errors import UserError
+from rnnmt.model.folder import load_model, save_model
+from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
+from rnnmt.model.settings import ModelSettings
+from rnnmt.search.answers import Search, translate
+from rnnmt.search.translator import Translator
+from rnnmt.serving.batching import Batcher, Model, Stopped
+from rnnmt.serving.service import Limits, Service
+from rnnmt.serving.sources import source
+
+WORDS = [
+    "the", "a", "cat", "dog", "house", "sees", "sleeps", "eats", "big", "small", "red", "green",
+    "in", "on", "with", "and", "not", "never", "where",
+]  # fmt: skip
+MODEL = {
+    "cell": "gru", "attention": "general", "embedding": 16, "hidden": 16, "encoder_layers": 1,
+    "decoder_layers": 1, "dropout": 0.0, "tie_embeddings": False,
+}  # fmt: skip
+SENTENCES = [" ".join(WORDS[(i * k + i) % 19] for k in range(2 + i % 9)) for i in range(90)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two untrained models, which translate everything differently."""
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "text").write_text("\n".join(SENTENCES))
+    for side in ("source", "target"):
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(folder / "text"), model_prefix=str(folder / side), vocab_size=60,
+            model_type="bpe", pad_id=0, unk_id=1, bos_id=2, eos_id=3, hard_vocab_limit=False,
+            minloglevel=2,
+        )  # fmt: skip
+    size = Tokenizer(folder / "source.model").vocabulary_size
+    for name in ("one", "two"):
+        torch.manual_seed(len(name) + ord(name[0]))
+        settings = {
+            "model": MODEL,
+            "vocabularies": {"source": size, "target": size, "joint": False},
+            "fingerprint": f"{name}-fingerprint",
+        }
+        model = Seq2Seq(ModelSettings(**MODEL), Vocabularies(size, size, False))  # type: ignore[arg-type]
+        save_model(folder / name, model, settings, folder)
+    return folder
+
+
+class Client:
+    """Talks to a service."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+
+    def call(self, path: str, body: bytes | None = None) -> tuple[int, Any]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text, status = answer.read().decode(), answer.status
+        except urllib.error.HTTPError as error:
+            text, status = error.read().decode(), error.code
+        return status, json.loads(text) if text.startswith("{") else text
+
+    def translate(self, *sentences: str, **asked: Any) -> tuple[int, Any]:
+        return self.call("/translate", json.dumps({"sentences": sentences, **asked}).encode())
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                if reached():
+                    return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError("never reached")
+
+    def ready(self) -> Client:
+        self.until(lambda: self.call("/ready")[0] == 200)
+        return self
+
+
+class Process(Client):
+    """One that runs as a user starts it."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        super().__init__()
+        command = ["-m", "rnnmt.cli", "serve", "--model", str(folder), "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            [sys.executable, *command, "--threads", "1", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.until(lambda: self.call("/ready")[0] == 200)
+
+    def end(self) -> str:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.communicate(timeout=120)[1]
+
+
+@contextlib.contextmanager
+def within(folder: Path, **limits: Any) -> Iterator[Client]:
+    """A service in a thread of this process, which saves its start."""
+    client = Client()
+    app = Service(source(str(folder), 30), Limits(**limits)).app
+    server = uvicorn.Server(uvicorn.Config(app, port=client.port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    client.until(lambda: client.call("/ready")[0] == 200)
+    yield client
+    server.should_exit = True
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def client(models: Path) -> Iterator[Client]:
+    limits = {"characters": 200, "sentences": 8, "bytes": 5000, "beam": 6}
+    with within(models / "one", **limits) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def expected(models: Path) -> dict[str, dict[str, str]]:
+    """model -> sentence -> its translation alone."""
+    return {
+        name: {
+            sentence: Translator(load_model(models / name)).beam([sentence], 5, 1, 1.0)[0][0].text
+            for sentence in SENTENCES[:40]
+        }
+        for name in ("one", "two")
+    }
+
+
+def texts(answer: Any) -> list[str]:
+    return [one[0]["text"] for one in answer["translations"]]
+
+
+def test_many_clients_each_get_their_own_translation_in_batches(
+    client: Client, expected: dict[str, dict[str, str]]
+) -> None:
+    asked = [*expected["one"]] * 4
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(client.translate, asked))
+    assert {status for status, _ in answers} == {200}
+    assert [texts(answer) for _, answer in answers] == [[expected["one"][s]] for s in asked]
+    assert "one-fingerpr" in answers[0][1]["model"]
+    metrics = client.call("/metrics")[1]
+    batches = float(re.search(r"rnnmt_batch_sentences_count (\S+)", metrics)[1])  # type: ignore[index]
+    assert float(re.search(r'requests_total{status="200"} (\S+)', metrics)[1]) == len(asked)  # type: ignore[index]
+    assert batches < len(asked) / 2
+    assert 'rnnmt_model_info{name="' in metrics
+
+
+def test_a_request_says_how_to_search(client: Client, models: Path) -> None:
+    translator = Translator(load_model(models / "one"))
+    ours = translator.beam(SENTENCES[:3], 4, 2, 0.5)
+    asked = {"beam": 4, "nbest": 2, "length_penalty": 0.5, "alignments": True}
+    status, answer = client.translate("", *SENTENCES[:3], **asked)
+    assert status == 200
+    assert answer["translations"][0] == [{"text": "", "score": 0.0, "log_prob": 0.0}]
+    for found, wanted in zip(answer["translations"][1:], ours, strict=True):
+        assert [t["text"] for t in found] == [t.text for t in wanted]
+        assert found[0]["log_prob"] == pytest.approx(wanted[0].hypothesis.log_prob, abs=1e-4)
+        assert len(found[0]["alignment"]) == len(found[0]["target_pieces"])
+        assert len(found[0]["alignment"][0]) == len(found[0]["source_pieces"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b'{"sentences": ["a"], "beam": 7}', 422, "beam"),
+        (b'{"sentences": ["a"], "beam": 2, "nbest": 3}', 422, "nbest (3) cannot exceed beam (2)"),
+        (b'{"sentences": ["a"], "baem": 2}', 422, "baem"),
+        (b'{"sentences": ["a"], "length_penalty": NaN}', 422, "finite number"),
+        (b'{"sentences": []}', 422, "sentences"),
+        (b'{"sentences": ["a", "b", "c", "d", "e", "f", "g", "h", "i"]}', 422, "at most 8"),
+        (b'{"sentences": ["' + b"a" * 201 + b'"]}', 422, "at most 200 characters"),
+        (b'{"sentences": ["' + b"a" * 6000 + b'"]}', 413, "at most 5000 bytes"),
+        (b'{"sentences": "a"}', 422, "list"),
+        (b"\xff{", 400, ""),
+        (b"nonsense", 422, "JSON"),
+    ],
+)
+def test_what_is_beyond_the_limits_is_refused(
+    client: Client, body: bytes, status: int, told: str
+) -> None:
+    found, answer = client.call("/translate", body)
+    assert found == status
+    assert told in json.dumps(answer)
+    assert client.translate("a")[0] == 200
+
+
+def test_a_body_whose_length_is_not_told_is_limited_too(client: Client) -> None:
+    with socket.create_connection(("127.0.0.1", client.port)) as connection:
+        head = b"POST /translate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head + b"3e8\r\n" + b"a" * 1000 + b"\r\n")
+        connection.sendall((b"fa0\r\n" + b"a" * 4000 + b"\r\n") * 2)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+def test_its_description_states_the_limits(client: Client) -> None:
+    described = client.call("/openapi.json")[1]
+    operation = described["paths"]["/translate"]["post"]
+    assert {"200", "413", "422", "429", "503", "504"} <= set(operation["responses"])
+    fields = described["components"]["schemas"]["Request"]["properties"]
+    assert fields["sentences"]["maxItems"] == 8
+    assert fields["sentences"]["items"]["maxLength"] == 200
+    assert client.call("/health") == (200, {"status": "ok"})
+
+
+class Slow(Translator):
+    """Takes its time, and notes what was searched together."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(load_model(folder))
+        self.may, self.batches = threading.Event(), list[list[str]]()
+
+    def beam(self, sentences: list[str], beam: int, nbest: int, length_penalty: float) -> Any:
+        self.batches.append(sentences)
+        self.may.wait(30)
+        return super().beam(sentences, beam, nbest, length_penalty)
+
+
+def test_only_what_agrees_is_searched_together_and_what_is_given_up_never(models: Path) -> None:
+    async def run() -> None:
+        slow = Slow(models / "one")
+        model, other = Model("one", slow, Search()), Model("two", slow, Search())
+        batcher = Batcher(4, 100, lambda _: None)
+
+        def ask(sentence: str, model: Model = model, seconds: float = 30, **search: Any) -> Any:
+            wanted = Search(**search)
+            return asyncio.create_task(batcher.translate([sentence], model, wanted, seconds))
+
+        first = ask("first")
+        while not slow.batches:
+            await asyncio.sleep(0.01)
+        given_up = ask("given up", seconds=0.05)
+        kept = [ask(f"a{i}") for i in range(5)] + [ask("beam", beam=2), ask("other", other)]
+        with pytest.raises(TimeoutError):
+            await given_up
+        slow.may.set()
+        await asyncio.gather(first, *kept)
+        together = [sorted(batch) for batch in slow.batches]
+        assert together == [["first"], ["a0", "a1", "a2", "a3"], ["a4"], ["beam"], ["other"]]
+        batcher.stop()
+        assert not batcher.alive
+        with pytest.raises(Stopped):
+            await ask("late")
+
+    asyncio.run(run())
+
+
+def test_one_failure_is_that_requests_alone(models: Path) -> None:
+    class Broken(Slow):
+        def beam(self, *asked: Any) -> Any:
+            if asked[0] == ["bad"]:
+                raise RuntimeError("broken")
+            return Translator.beam(self, *asked)
+
+    async def run() -> None:
+        model = Model("one", Broken(models / "one"), Search())
+        batcher = Batcher(1, 10, lambda _: None)
+        with pytest.raises(RuntimeError, match="broken"):
+            await batcher.translate(["bad"], model, Search(), 30)
+        assert len(await batcher.translate(["good"], model, Search(), 30)) == 1
+        batcher.stop()
+
+    asyncio.run(run())
+
+
+def test_a_full_queue_and_a_graceful_end(models: Path) -> None:
+    """SIGTERM while requests wait: all are answered, those too many with 429."""
+    options = "--max-waiting 30 --max-batch 1 --timeout 300"
+    client = Process(models / "one", *options.split())
+    long = " ".join(WORDS * 4)
+    with ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(client.translate, *[long] * 3) for _ in range(12)]
+        client.until(lambda: 'status="429"' in client.call("/metrics")[1])
+        assert client.call("/health")[0] == 200  # it answers while it translates
+        time.sleep(0.5)
+        assert client.end() == ""
+        statuses = [future.result()[0] for future in asked]
+    assert set(statuses) == {200, 429}
+    assert client.process.returncode == 0
+
+
+def test_a_late_answer_is_504(models: Path) -> None:
+    with within(models / "one", seconds=0.05) as client:
+        status, answer = client.translate(*[" ".join(WORDS * 4)] * 90, beam=10)
+    assert (status, answer["detail"]) == (504, "not translated within 0.05 seconds")
+
+
+def test_before_it_has_a_model_it_says_so(models: Path) -> None:
+    may = threading.Event()
+
+    class Late:
+        poll_seconds = None
+
+        def load(self, current: str | None) -> Model:  # noqa: ARG002
+            may.wait(30)
+            return Model("late", Translator(load_model(models / "one")), Search())
+
+    client = Client()
+    server = uvicorn.Server(uvicorn.Config(Service(Late(), Limits()).app, port=client.port))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    client.until(lambda: client.call("/health")[0] == 200)
+    assert client.call("/ready")[0] == client.translate("a")[0] == 503
+    may.set()
+    client.until(lambda: client.call("/ready")[0] == 200)
+    assert client.translate("a")[0] == 200
+    server.should_exit = True
+    thread.join(60)
+
+
+def test_another_model_is_taken_without_dropping_a_request(
+    models: Path, expected: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models / "one", folder)
+    client = Process(folder)
+    answers: list[tuple[str, int, Any]] = []
+    over = threading.Event()
+
+    def ask(number: int) -> None:
+        sentences = list(expected["one"])
+        for i in range(10_000):
+            if over.is_set():
+                return
+            sentence = sentences[(i * 7 + number) % len(sentences)]
+            answers.append((sentence, *client.translate(sentence)))
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, number) for number in range(8)]
+        client.until(lambda: len(answers) > 20)
+        (folder / "weights.pt").write_bytes(b"broken")
+        (folder / "settings.json").write_text('{"fingerprint": "broken"}')
+        client.process.send_signal(signal.SIGHUP)  # a model that cannot be loaded: none is taken
+        client.until(lambda: 'loads_total{outcome="failed"} 1' in client.call("/metrics")[1])
+        shutil.copytree(models / "two", folder, dirs_exist_ok=True)
+        client.process.send_signal(signal.SIGHUP)
+        client.until(lambda: "two-finger" in str(client.call("/ready")[1]))
+        seen = len(answers)
+        client.until(lambda: len(answers) > seen + 40)
+        over.set()
+        for future in asked:
+            future.result()
+    assert client.end().startswith("rnnmt: warning: the model stays ")
+    assert {status for _, status, _ in answers} == {200}
+    used = set()
+    for sentence, _, answer in answers:
+        name = "two" if "two-" in answer["model"] else "one"
+        used.add(name)
+        assert texts(answer) == [expected[name][sentence]]
+    assert used == {"one", "two"}
+
+
+def test_it_says_why_it_cannot_start(models: Path) -> None:
+    def fails(model: str, port: int) -> str:
+        command = ["serve", "--model", model, "--port", str(port)]
+        done = subprocess.run(
+            [sys.executable, "-m", "rnnmt.cli", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        return done.stderr
+
+    assert fails("nowhere", Client().port).startswith(
+        "rnnmt: error: nowhere/settings.json: not a model's settings ("
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = fails(str(models / "one"), taken.getsockname()[1])
+    assert "Traceback" not in said
+    assert "is the port in use?" in said
+    with pytest.raises(UserError, match="expected models:/NAME@champion"):
+        source("models:/champion", 30).load(None)
+
+
+def test_translate_keeps_the_order_and_changes_nothing(models: Path) -> None:
+    translator = Translator(load_model(models / "one"))
+    found = translate(translator, ["", *SENTENCES, "  "], Search(), batch=7)
+    assert found[0] == found[-1] == []
+    alone = [translator.beam([sentence], 5, 1, 1.0)[0][0].text for sentence in SENTENCES]
+    assert [one[0].text for one in found[1:-1]] == alone
