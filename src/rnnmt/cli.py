@@ -164,14 +164,12 @@ def _promote(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    import torch
+    from rnnmt import params
 
+    params.use_threads(arguments.threads or 0)
     from rnnmt.serving.service import Limits, serve
     from rnnmt.serving.sources import source
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     limits = Limits(
         batch=arguments.max_batch,
         sentences=arguments.max_sentences,
@@ -210,15 +208,12 @@ def _check(arguments: argparse.Namespace) -> None:  # noqa: ARG001
 def _translate(arguments: argparse.Namespace) -> None:
     if arguments.nbest > arguments.beam:
         raise UserError(f"--nbest {arguments.nbest} cannot exceed --beam {arguments.beam}")
-    # Read when torch is first imported; see params.use_threads.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    import torch
+    from rnnmt import params
 
+    params.use_threads(arguments.threads or 0)
     from rnnmt.model.folder import load_model
     from rnnmt.search.translator import Translator
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     translator = Translator(load_model(arguments.model), arguments.max_length_ratio)
     lines = _sentences(sys.stdin.buffer)
     try:

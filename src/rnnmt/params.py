@@ -108,10 +108,10 @@ def threads() -> int:
     return value
 
 
-def use_threads() -> None:
-    """Let torch use `threads` threads, and a bounded amount of memory for its kernels.
+def use_threads(count: int | None = None) -> None:
+    """Let torch use `count` threads, all cores if 0, those of params.yaml if None.
 
-    To be called before torch is imported, which reads what is set here.
+    To be called before torch is imported, which reads what else is set here.
     """
     # Spinning for long makes two threads many times slower where another program runs too.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -119,7 +119,8 @@ def use_threads() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     import torch
 
-    torch.set_num_threads(threads())
+    if count := threads() if count is None else count:
+        torch.set_num_threads(count)
 
 
 def variants() -> list[str]:
