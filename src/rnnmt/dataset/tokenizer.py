@@ -20,7 +20,7 @@ from pydantic import Field
 
 from rnnmt import params
 from rnnmt.corpora.clean import normalise
-from rnnmt.dataset.store import ids_dtype
+from rnnmt.dataset.store import TokenStore, ids_dtype
 from rnnmt.errors import UserError
 from rnnmt.params import Settings
 
@@ -75,6 +75,27 @@ class Tokenizer:
     def _rows(self, sentences: Iterable[str]) -> list[bytes]:
         remembered = self._words.__getitem__
         return [b"".join(map(remembered, sentence.split(" "))) for sentence in sentences]
+
+    def sample(
+        self, sentences: TokenStore, alpha: float, seed: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Other segmentations of the same texts, which `seed` (32 bits) determines.
+
+        With bpe, each merge is left out with probability `alpha` (BPE-dropout, Provilkov et al.
+        2020); with unigram, a segmentation's probability is taken to the power of `alpha`
+        (Kudo 2018). What holds an unknown piece has no text and stays as it is. Returns, as
+        `encode_flat`, all ids (tokens,) and the lengths (sentences,).
+        """
+        sentencepiece.set_random_generator_seed(seed)
+        decode, encode = self._model.decode, self._model.encode
+        rows = []
+        for i in range(len(sentences)):
+            ids = sentences[i].tolist()
+            if UNK not in ids:
+                ids = encode(decode(ids), enable_sampling=True, alpha=alpha, nbest_size=-1)
+            rows.append(np.array(ids, self.dtype))
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        return np.concatenate(rows), lengths
 
     def decode(self, sentences: list[list[int]]) -> list[str]:
         """The normalised text of each sentence; padding, begin and end marks have none.

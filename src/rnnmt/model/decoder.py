@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rnnmt.model.attention import ATTENTIONS, Memory, SharedMemory
 from rnnmt.model.cells import STATES, Recurrent
-from rnnmt.model.dropout import SequenceDropout
+from rnnmt.model.dropout import SequenceDropout, WordDropout
 from rnnmt.model.encoder import Encoding
 from rnnmt.model.settings import ModelSettings
 
@@ -46,6 +46,7 @@ class Decoder(nn.Module):
         super().__init__()
         hidden, layers = settings.hidden, settings.decoder_layers
         self.embedding = embedding
+        self.words = WordDropout(settings.word_dropout)
         self.dropout = SequenceDropout(settings.dropout)
         self.layers = nn.ModuleList(
             Recurrent(settings.cell, hidden if layer else settings.embedding, hidden)
@@ -76,7 +77,7 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, state: State, memory: Memory | SharedMemory | None) -> Output:
         """`tokens` (B, T) that follow `state` -> the features of the tokens after each of them."""
-        inputs = self.dropout(self.embedding(tokens))
+        inputs = self.dropout(self.words(self.embedding(tokens)))
         first, *above = self.layers
         hidden, last = first(inputs, state.layers[0])
         states, weights = [last], None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnmt.model.cells import Recurrent
-from rnnmt.model.dropout import SequenceDropout
+from rnnmt.model.dropout import SequenceDropout, WordDropout
 from rnnmt.model.settings import ModelSettings
 
 
@@ -25,6 +25,7 @@ class Encoder(nn.Module):
     def __init__(self, settings: ModelSettings, embedding: nn.Embedding) -> None:
         super().__init__()
         self.embedding = embedding
+        self.words = WordDropout(settings.word_dropout)
         self.dropout = SequenceDropout(settings.dropout)
         half = settings.hidden // 2
         widths = [settings.embedding] + [settings.hidden] * (settings.encoder_layers - 1)
@@ -37,7 +38,7 @@ class Encoder(nn.Module):
         # Mirrored, token t of a sentence stands at length - 1 - t and the padding stays behind it,
         # so that the backward direction sees the sentence first. Its own inverse.
         mirror = (last - torch.arange(source.shape[1])) % source.shape[1]
-        states = self.dropout(self.embedding(source))
+        states = self.dropout(self.words(self.embedding(source)))
         for layer, (forwards, backwards) in enumerate(
             zip(self.forwards, self.backwards, strict=True)
         ):

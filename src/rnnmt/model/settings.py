@@ -23,6 +23,7 @@ class ModelSettings(Settings):
     encoder_layers: int = Field(ge=1, le=16)
     decoder_layers: int = Field(ge=1, le=16)
     dropout: float = Field(ge=0.0, lt=1.0)
+    word_dropout: float = Field(ge=0.0, lt=1.0)
     tie_embeddings: bool
 
     @model_validator(mode="after")
@@ -42,9 +43,11 @@ class TrainSettings(Settings):
     learning_rate: float = Field(gt=0.0, le=10.0)
     warmup_steps: int = Field(ge=0)
     schedule: Literal["cosine", "inverse-sqrt", "constant"]
+    subword_sampling: float = Field(ge=0.0, lt=1.0)
     label_smoothing: float = Field(ge=0.0, lt=1.0)
     gradient_clip: float = Field(gt=0.0)
     weight_decay: float = Field(ge=0.0, le=1.0)
+    weight_average: float = Field(ge=0.0, lt=1.0)
     precision: Literal["float32", "bfloat16"]
     checkpoint_seconds: float = Field(gt=0.0)
 
