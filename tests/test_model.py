@@ -22,7 +22,7 @@ from rnnmt.dataset.tokenizer import BOS, EOS, PAD, TokenizerSettings, train
 from rnnmt.errors import UserError
 from rnnmt.model.attention import ATTENTIONS, Memory
 from rnnmt.model.decoder import State
-from rnnmt.model.dropout import SequenceDropout
+from rnnmt.model.dropout import SequenceDropout, WordDropout
 from rnnmt.model.folder import load_model, save_model
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
@@ -35,7 +35,8 @@ LAYERS = (1, 2)
 HIDDEN, EMBEDDING, VOCABULARY = 8, 6, 19
 SETTINGS = {
     "cell": "lstm", "attention": "general", "embedding": EMBEDDING, "hidden": HIDDEN,
-    "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0, "tie_embeddings": False,
+    "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0,
+    "word_dropout": 0.0, "tie_embeddings": False,
 }  # fmt: skip
 SENTENCES = [[5, 6, 7], [], [8], [9, 10, 11, 12, 13, 14, 15], [4, 4, 4, 4], [17, 5, 16, 8, 9]]
 close = torch.testing.assert_close
@@ -331,9 +332,10 @@ def test_paddings_vectors_start_and_stay_at_zero() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dropout_is_off_in_evaluation_and_on_in_training(kind: str) -> None:
+@pytest.mark.parametrize("rate", ["dropout", "word_dropout"])
+def test_dropout_is_off_in_evaluation_and_on_in_training(rate: str, kind: str) -> None:
     changes = {"attention": kind, "encoder_layers": 2, "decoder_layers": 2}
-    model, plain = make(dropout=0.5, **changes), make(**changes)
+    model, plain = make(**{rate: 0.5}, **changes), make(**changes)
     source, lengths = batch(SOURCES)
     expected = plain(source, lengths, TARGET).features
     close(model(source, lengths, TARGET).features, expected, rtol=0.0, atol=0.0)
@@ -360,6 +362,21 @@ def test_dropout_has_one_mask_for_a_whole_sequence(rate: float) -> None:
     assert len(mask.unique(dim=0)) > 1
     assert len(mask.unique(dim=1)) > 1
     assert dropout.eval()(sequence) is sequence
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_word_dropout_drops_whole_time_steps(rate: float) -> None:
+    torch.manual_seed(3)
+    dropout = WordDropout(rate)
+    dropped = dropout(torch.ones(400, 50, 5))
+    mask = dropped[:, :, 0]
+    close(dropped, mask.unsqueeze(2).expand_as(dropped), rtol=0.0, atol=0.0)
+    assert mask.unique().tolist() == pytest.approx([0.0, 1.0 / (1.0 - rate)])
+    error = math.sqrt(rate / (1.0 - rate) / mask.numel())
+    assert abs(float(mask.mean()) - 1.0) < 5 * error
+    assert len(mask.unique(dim=0)) > 1
+    assert len(mask.unique(dim=1)) > 1
+    assert dropout.eval()(dropped) is dropped
 
 
 # --- greedy search --------------------------------------------------------------------------------

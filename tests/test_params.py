@@ -50,6 +50,7 @@ model:
   encoder_layers: 1
   decoder_layers: 1
   dropout: 0.2
+  word_dropout: 0.0
   tie_embeddings: true
 train:
   batch_tokens: 100
@@ -59,9 +60,11 @@ train:
   learning_rate: 0.002
   warmup_steps: 2
   schedule: cosine
+  subword_sampling: 0.0
   label_smoothing: 0.1
   gradient_clip: 1.0
   weight_decay: 0.0
+  weight_average: 0.0
   precision: float32
   checkpoint_seconds: 60
 decode: {beam: 5, nbest: 3, length_penalty: 1.0, max_length_ratio: 3.0, batch_sentences: 64}

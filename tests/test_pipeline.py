@@ -35,7 +35,13 @@ SMALL: dict[str, Any] = {
     "tokenizer": {"algorithm": "bpe", "joint": True, "vocabulary": 300, "byte_fallback": False},
     "variants": {
         "gru": {"cell": "gru", "attention": "none"},
-        "lstm-general": {"cell": "lstm", "attention": "general"},
+        "lstm-general": {
+            "cell": "lstm",
+            "attention": "general",
+            "word_dropout": 0.1,
+            "subword_sampling": 0.1,
+            "weight_average": 0.9,
+        },
     },
 }
 

@@ -32,7 +32,7 @@ def make(**changes: Any) -> Seq2Seq:
     torch.manual_seed(3)
     options = {
         "cell": "lstm", "attention": "general", "embedding": 12, "hidden": 8, "encoder_layers": 1,
-        "decoder_layers": 1, "dropout": 0.3, "tie_embeddings": False,
+        "decoder_layers": 1, "dropout": 0.3, "word_dropout": 0.0, "tie_embeddings": False,
     }  # fmt: skip
     model = Seq2Seq(
         ModelSettings(**(options | changes)), Vocabularies(VOCABULARY, VOCABULARY, False)

@@ -493,7 +493,7 @@ def translator(tokenizer: Tokenizer, cell: str, attention: str, seed: int = 0) -
     model = Seq2Seq(
         ModelSettings(
             cell=cell, attention=attention, embedding=6, hidden=8, encoder_layers=1,
-            decoder_layers=2, dropout=0.3, tie_embeddings=False,
+            decoder_layers=2, dropout=0.3, word_dropout=0.0, tie_embeddings=False,
         ),
         Vocabularies(tokenizer.vocabulary_size, tokenizer.vocabulary_size, True),
     ).eval()  # fmt: skip
@@ -664,7 +664,7 @@ def test_the_batch_changes_nothing_at_the_size_of_real_models(cell: str, attenti
     model = Seq2Seq(
         ModelSettings(
             cell=cell, attention=attention, embedding=256, hidden=256, encoder_layers=1,
-            decoder_layers=1, dropout=0.3, tie_embeddings=True,
+            decoder_layers=1, dropout=0.3, word_dropout=0.0, tie_embeddings=True,
         ),
         Vocabularies(8000, 8000, True),
     ).eval()  # fmt: skip

@@ -162,7 +162,7 @@ def averaging(decay: float) -> WeightAveraging:
     """Exponential moving average of the weights (Polyak & Juditsky 1992), which is what is
     validated and kept; `decay` is what remains of it at each update.
     """
-    return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
 class History(pl.Callback):
