@@ -67,7 +67,7 @@ train:
   weight_average: 0.0
   precision: float32
   checkpoint_seconds: 60
-decode: {beam: 5, nbest: 3, length_penalty: 1.0, max_length_ratio: 3.0, batch_sentences: 64}
+decode: {beam: 5, nbest: 3, length_penalty: [1.0], max_length_ratio: 3.0, batch_sentences: 64}
 evaluate: {bootstrap_samples: 1000, confidence: 0.95, seed: 12345}
 variants:
   x: {cell: gru}
@@ -235,6 +235,8 @@ MISTAKES = {
     "variant's name a number": ("  x: {cell: gru}", "  1: {cell: gru}", "variants.1", "a-z"),
     "variants": ("variants:\n", "variants: 3\nmodel_:\n", "model_", "unknown"),
     "section is text": ("evaluate: {", "evaluate: all #{", "evaluate", "'all'"),
+    "no penalty": ("penalty: [1.0]", "penalty: []", "decode.length_penalty", "least 1"),
+    "one penalty": ("penalty: [1.0]", "penalty: 1.0", "decode.length_penalty", "list"),
     "nbest beyond beam": ("nbest: 3", "nbest: 6", "decode", "nbest (6) cannot exceed beam (5)"),
     "threads": ("threads: 2", "threads: 0", "threads", "0"),
     "threads true": ("threads: 2", "threads: true", "threads", "True"),

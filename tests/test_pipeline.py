@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
+from sacrebleu import corpus_bleu
 
 from closure import ROOT
 
@@ -204,6 +205,32 @@ def test_another_beam_never_trains_again(clone: Clone, tmp_path: Path) -> None:
     assert "Running stage 'decode@gru-1'" in printed
     assert "Running stage 'train" not in printed
     assert "Running stage 'tokenize" not in printed
+
+
+def test_the_length_penalty_is_chosen_on_validation_data(clone: Clone, tmp_path: Path) -> None:
+    """Of a grid: the one of the best score, and all files as with that one alone."""
+    other = clone.copy(tmp_path / "other")
+    settings = other.settings()
+    folder = other.folder / "reports/small/translations/gru-1"
+    references = (other.folder / "data/small/tokens/valid.target.txt").read_text().splitlines()
+
+    def decode(*penalties: float) -> tuple[dict[str, bytes], float]:
+        other.write(settings | {"decode": settings["decode"] | {"length_penalty": [*penalties]}})
+        command = (sys.executable, "-m", "rnnmt.stages.decode", "gru", "1")
+        run(*command, cwd=other.folder, env=other.environment)
+        files = {f.name: f.read_bytes() for f in folder.iterdir() if f.name != "summary.json"}
+        return files, json.loads((folder / "summary.json").read_text())["length_penalty"]
+
+    penalties = (-2.0, 0.0, 1.0)
+    alone = {penalty: decode(penalty)[0] for penalty in penalties}
+    bleu = {
+        penalty: corpus_bleu(files["valid.beam.txt"].decode().splitlines(), [references]).score
+        for penalty, files in alone.items()
+    }
+    files, chosen = decode(*penalties)
+    assert chosen == max(penalties, key=bleu.__getitem__)
+    assert files == alone[chosen]
+    assert len({files["valid.beam.txt"] for files in alone.values()}) > 1
 
 
 def test_a_model_translates_alone_and_as_decode_did(clone: Clone, tmp_path: Path) -> None:

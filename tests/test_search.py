@@ -24,7 +24,7 @@ from rnnmt.model.folder import TrainedModel
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
 from rnnmt.search.beam import Hypothesis, Step, beam_search, score
-from rnnmt.search.translator import Translation, Translator
+from rnnmt.search.translator import Translation, Translator, reranked
 
 torch.set_num_threads(1)
 
@@ -233,6 +233,29 @@ def test_stopping_early_changes_nothing(
         for h, e in zip(hypotheses, expected, strict=True):
             assert h.log_prob == pytest.approx(e.log_prob, rel=1e-5, abs=1e-6)
             assert h.score == pytest.approx(e.score, rel=1e-5, abs=1e-6)
+
+
+@FUZZ
+@given(KINDS, st.integers(2, 9), SEEDS, LIMITS, st.integers(1, 6), st.data(), PENALTIES)
+def test_one_search_serves_every_length_penalty(
+    kind: str,
+    size: int,
+    seed: int,
+    limits: list[int],
+    beam: int,
+    data: st.DataObject,
+    penalty: float,
+) -> None:
+    nbest = data.draw(st.integers(1, beam))
+    tables, rows = Tables(kind, size, seed), range(len(limits))
+    whole = tables.search(rows, limits, beam=beam, nbest=beam, length_penalty=0.0)
+    alone = tables.search(rows, limits, beam=beam, nbest=nbest, length_penalty=penalty)
+    for everything, expected in zip(whole, alone, strict=True):
+        translations = [Translation("", hypothesis, [], []) for hypothesis in everything]
+        found = [t.hypothesis for t in reranked(translations, nbest, penalty)]
+        assert [h._replace(attention=None) for h in found] == [
+            h._replace(attention=None) for h in expected
+        ]
 
 
 @FUZZ
@@ -614,6 +637,23 @@ def test_neither_batch_nor_nbest_changes_a_translation(
         same(together[row], backwards[row])
         same(together[row][:1], best[row])
         assert search.greedy([sentence]) == [greedy[row]]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_search_of_a_model_serves_every_length_penalty(tokenizer: Tokenizer, cell: str) -> None:
+    chosen = set()
+    for seed in range(3):
+        search = translator(tokenizer, cell, "general", seed)
+        whole = search.beam(TEXT, 5, 5, 0.0)
+        for penalty in (-1.0, 0.0, 0.6, 1.0, 3.0):
+            alone = search.beam(TEXT, 5, 2, penalty)
+            best = [reranked(translations, 2, penalty) for translations in whole]
+            assert [[t.text for t in ts] for ts in best] == [[t.text for t in ts] for ts in alone]
+            assert [[t.hypothesis.score for t in ts] for ts in best] == [
+                pytest.approx([t.hypothesis.score for t in ts]) for ts in alone
+            ]
+            chosen.add(tuple(t[0].text for t in alone))
+    assert len(chosen) > 3  # that is, the penalties differ
 
 
 @pytest.mark.parametrize("attention", ["none", "dot"])

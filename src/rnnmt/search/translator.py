@@ -18,7 +18,7 @@ from rnnmt.model.folder import TrainedModel
 from rnnmt.model.likeliest import likeliest
 from rnnmt.model.prepared import prepare
 from rnnmt.model.seq2seq import greedy_limits
-from rnnmt.search.beam import Hypothesis, Step, beam_search
+from rnnmt.search.beam import Hypothesis, Step, beam_search, score
 
 
 class Translation(NamedTuple):
@@ -36,6 +36,27 @@ class Translation(NamedTuple):
         if weights is None:
             return None
         return weights[: len(self.target_pieces), : len(self.source_pieces)]
+
+
+def reranked(
+    translations: list[Translation], nbest: int, length_penalty: float
+) -> list[Translation]:
+    """What a search with `length_penalty` would have given for the sentence, best first.
+
+    `translations` are all that `Translator.beam` finds: as many `nbest` as its `beam`. Only when
+    it stops, and its order, depend on the penalty, so that one search serves them all.
+    """
+
+    def scored(translation: Translation) -> Translation:
+        found = translation.hypothesis
+        length = max(1, len(found.ids) + found.ended)
+        value = score(found.log_prob, length, length_penalty)
+        return translation._replace(hypothesis=found._replace(score=value))
+
+    def order(translation: Translation) -> tuple[float, int]:
+        return -translation.hypothesis.score, len(translation.hypothesis.ids)
+
+    return sorted(map(scored, translations), key=order)[:nbest]
 
 
 class _Search(NamedTuple):

@@ -4,7 +4,8 @@
 
 Writes to `reports/<corpus>/translations/<variant>-<seed>/`, for each set S:
 `S.greedy.txt` and `S.beam.txt`, one detokenised line for each sentence; `S.jsonl`, its n best with
-log-probabilities, scores and alignment; and `summary.json` with what it took.
+log-probabilities, scores and alignment; and `summary.json` with what it took and which of
+`decode.length_penalty` was best on the validation set.
 """
 
 from __future__ import annotations
@@ -39,8 +40,16 @@ def main() -> None:
     partial = final.with_name(f".{label}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    times = {split: _decode(translator, settings, tokens, split, partial) for split in splits}
-    summary = {"beam": settings.beam, "threads": params.threads(), "splits": times}
+    splits.sort(key=lambda split: split != "valid")  # which chooses the length penalty
+    penalties, times = settings.length_penalty, {}
+    for split in splits:
+        times[split], penalties = _decode(translator, settings, penalties, tokens, split, partial)
+    summary = {
+        "beam": settings.beam,
+        "length_penalty": penalties[0],
+        "threads": params.threads(),
+        "splits": times,
+    }
     (partial / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
     shutil.rmtree(final, ignore_errors=True)
     partial.replace(final)
@@ -65,18 +74,32 @@ def _load(folder: Path, settings: DecodeSettings) -> Translator:
 
 
 def _decode(
-    translator: Translator, settings: DecodeSettings, tokens: Path, split: str, folder: Path
-) -> dict[str, Any]:
-    """Translate one set both ways, write its files, and return seconds, sentences and tokens."""
-    sentences = (tokens / f"{split}.source.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    translator: Translator,
+    settings: DecodeSettings,
+    penalties: list[float],
+    tokens: Path,
+    split: str,
+    folder: Path,
+) -> tuple[dict[str, Any], list[float]]:
+    """Translate one set both ways and write its files.
+
+    Returns seconds, sentences and tokens, and the one of `penalties` that is best for this set.
+    """
+    sentences = _read_lines(tokens / f"{split}.source.txt")
     size = settings.batch_sentences
     pieces = list(map(len, translator.trained.source.encode(sentences)))
     greedy, greedy_seconds = _in_batches(translator.greedy, sentences, pieces, size)
 
     def search(batch: list[str]) -> list[list[Translation]]:
-        return translator.beam(batch, settings.beam, settings.nbest, settings.length_penalty)
+        if len(penalties) > 1:  # everything that any of them could want
+            return translator.beam(batch, settings.beam, settings.beam, 0.0)
+        return translator.beam(batch, settings.beam, settings.nbest, penalties[0])
 
     beam, beam_seconds = _in_batches(search, sentences, pieces, size)
+    if len(penalties) > 1:
+        references = _read_lines(tokens / f"{split}.target.txt")
+        penalty, beam = _best(beam, settings.nbest, penalties, references)
+        penalties = [penalty]
     best = [translations[0].text for translations in beam]
     _write_lines(folder / f"{split}.greedy.txt", greedy)
     _write_lines(folder / f"{split}.beam.txt", best)
@@ -87,7 +110,7 @@ def _decode(
         f"beam {settings.beam} {beam_seconds:.1f} s",
         flush=True,
     )
-    return {
+    times = {
         name: {
             "seconds": round(seconds, 3),
             "sentences": len(sentences),
@@ -98,6 +121,25 @@ def _decode(
             ("beam", best, beam_seconds),
         )
     }
+    return times, penalties
+
+
+def _best(
+    found: list[list[Translation]], nbest: int, penalties: list[float], references: list[str]
+) -> tuple[float, list[list[Translation]]]:
+    """The length penalty of the highest BLEU, the first of equals, and its translations."""
+    import sacrebleu
+
+    from rnnmt.search.translator import reranked
+
+    scores, best = [], []
+    for penalty in penalties:
+        best.append([reranked(translations, nbest, penalty) for translations in found])
+        texts = [translations[0].text for translations in best[-1]]
+        scores.append(sacrebleu.corpus_bleu(texts, [references], force=True).score)
+        print(f"length penalty {penalty:g}: BLEU {scores[-1]:.2f}", flush=True)
+    chosen = scores.index(max(scores))
+    return penalties[chosen], best[chosen]
 
 
 def _in_batches(
@@ -130,6 +172,10 @@ def _record(source: str, translations: list[Translation]) -> str:
         record["target_pieces"] = first.target_pieces
         record["alignment"] = [[round(float(w), 3) for w in row] for row in first.alignment]
     return json.dumps(record, ensure_ascii=False)
+
+
+def _read_lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def _write_lines(file: Path, lines: list[str]) -> None:
