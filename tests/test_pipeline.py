@@ -233,6 +233,43 @@ def test_the_length_penalty_is_chosen_on_validation_data(clone: Clone, tmp_path:
     assert len({files["valid.beam.txt"] for files in alone.values()}) > 1
 
 
+def test_the_models_of_all_seeds_translate_together(clone: Clone, tmp_path: Path) -> None:
+    assert json.loads((clone.folder / "reports/small/ensembles.json").read_text()) == {
+        "seeds": [1],
+        "variants": {},
+    }
+    other = clone.copy(tmp_path / "other")
+    settings = other.settings()
+    one = {"lstm-general": settings["variants"]["lstm-general"]}
+    other.write(settings | {"seeds": [1, 2], "variants": one})
+    other.repro()
+    report = json.loads((other.folder / "reports/small/ensembles.json").read_text())
+    scores = report["variants"]["lstm-general"]["scores"]
+    assert set(scores) == {"valid", "test", "test_long"}
+    models = [str(other.folder / f"models/small/lstm-general-{seed}") for seed in (1, 2)]
+    tokens = other.folder / "data/small/tokens"
+    for split, score in scores.items():
+        beam = other.folder / f"reports/small/ensembles/lstm-general/{split}.beam.txt"
+        wanted = (tokens / f"{split}.target.txt").read_text().splitlines()
+        own = [
+            json.loads(
+                (other.folder / f"reports/small/scores/lstm-general-{seed}.json").read_text()
+            )
+            for seed in (1, 2)
+        ]
+        lines = beam.read_text().splitlines()
+        assert score["bleu"] == round(corpus_bleu(lines, [wanted]).score, 2)
+        members = [each[split]["bleu"] for each in own]
+        assert score["members"] == pytest.approx(sum(members) / 2, abs=0.011)
+        assert score["best_member"] == max(members)
+        assert 0 < score["p"] <= 1
+    text = (tokens / "test.source.txt").read_text()
+    command = ["rnnmt", "translate", "--threads", "1", "--model", *models]
+    printed = run(*command, cwd=tmp_path, env=other.environment, text=text)
+    folder = other.folder / "reports/small/ensembles/lstm-general"
+    assert printed == (folder / "test.beam.txt").read_text()
+
+
 def test_a_model_translates_alone_and_as_decode_did(clone: Clone, tmp_path: Path) -> None:
     """From a copy of its folder, in another place; an empty line stays empty."""
     shutil.copytree(clone.folder / "models/small/lstm-general-1", tmp_path / "model")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS, Tokenizer, TokenizerSettings, train
+from rnnmt.errors import UserError
 from rnnmt.model.folder import TrainedModel
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
@@ -654,6 +655,54 @@ def test_one_search_of_a_model_serves_every_length_penalty(tokenizer: Tokenizer,
             ]
             chosen.add(tuple(t[0].text for t in alone))
     assert len(chosen) > 3  # that is, the penalties differ
+
+
+@pytest.mark.parametrize("attention", ["none", "additive"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_ensemble_of_equals_is_the_model(
+    tokenizer: Tokenizer, cell: str, attention: str
+) -> None:
+    single = translator(tokenizer, cell, attention)
+    triple = Translator(single.trained, RATIO, [single.trained] * 2)
+    assert triple.greedy(TEXT) == single.greedy(TEXT)
+    found, expected = (search.beam(TEXT, 4, 3, 0.6) for search in (triple, single))
+    for ones, others in zip(found, expected, strict=True):
+        assert [t.hypothesis.ids for t in ones] == [t.hypothesis.ids for t in others]
+        for one, other in zip(ones, others, strict=True):
+            assert one.hypothesis.log_prob == pytest.approx(other.hypothesis.log_prob, abs=1e-4)
+            if one.alignment is not None:
+                np.testing.assert_allclose(one.alignment, other.alignment, atol=1e-5)
+
+
+def test_an_ensemble_takes_the_mean_of_the_probabilities(tokenizer: Tokenizer) -> None:
+    """By teacher forcing of each model, and whichever of them comes first."""
+    members = [translator(tokenizer, cell, "general", seed) for seed, cell in enumerate(CELLS)]
+    models = [member.trained for member in members]
+    found = Translator(models[0], RATIO, models[1:]).beam(TEXT, 4, 2, 0.0)
+    other = Translator(models[2], RATIO, models[:2]).beam(TEXT, 4, 2, 0.0)
+    assert [[t.text for t in ts] for ts in found] == [[t.text for t in ts] for ts in other]
+    assert [t.text for t, *_ in found] != [t.text for t, *_ in members[0].beam(TEXT, 4, 2, 0.0)]
+    for sentence, translations in zip(TEXT, found, strict=True):
+        source, lengths = pad(tokenizer.encode([sentence]))
+        for hypothesis in (t.hypothesis for t in translations):
+            labels = torch.tensor([*hypothesis.ids, EOS][: len(hypothesis.ids) + hypothesis.ended])
+            inputs = torch.tensor([[BOS, *labels.tolist()[:-1]]])
+            with torch.no_grad():
+                log_probs = [
+                    m.model.decoder.logits(m.model(source, lengths, inputs).features).log_softmax(2)
+                    for m in models
+                ]
+            mean = torch.stack(log_probs).exp().mean(dim=0)[0].log()
+            total = float(mean[torch.arange(len(labels)), labels].sum())
+            assert hypothesis.log_prob == pytest.approx(total, abs=1e-3)
+
+
+def test_models_of_other_tokenizers_are_refused(tokenizer: Tokenizer) -> None:
+    options = TokenizerSettings(algorithm="bpe", joint=True, vocabulary=40, byte_fallback=False)
+    other = Tokenizer(train(TEXT, options, "joint"))
+    one, strange = (translator(t, "gru", "dot").trained for t in (tokenizer, other))
+    with pytest.raises(UserError, match="different tokenizers"):
+        Translator(one, RATIO, [strange])
 
 
 @pytest.mark.parametrize("attention", ["none", "dot"])

@@ -57,6 +57,11 @@ class Tokenizer:
         self.dtype = ids_dtype(self.vocabulary_size)
         self._words = _Words(self._model, self.dtype)
 
+    def same_pieces(self, other: Tokenizer) -> bool:
+        """Whether both cut every text into the same ids."""
+        mine, others = (t._model.serialized_model_proto() for t in (self, other))
+        return bool(mine == others)
+
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """The ids of each sentence, without begin and end marks.
 

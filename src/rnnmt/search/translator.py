@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS
+from rnnmt.errors import UserError
 from rnnmt.model.attention import SharedMemory
 from rnnmt.model.decoder import Decoder, State
 from rnnmt.model.folder import TrainedModel
@@ -60,36 +62,59 @@ def reranked(
 
 
 class _Search(NamedTuple):
-    """The state of a beam search: the decoder's, and the memory of each hypothesis' sentence."""
+    """The state of a beam search: each decoder's, and the memory of each hypothesis' sentence."""
 
-    state: State
-    memory: SharedMemory | None
+    states: tuple[State, ...]
+    memories: tuple[SharedMemory | None, ...]
 
     def select(self, rows: Tensor) -> _Search:
-        memory = None if self.memory is None else self.memory.select(rows)
-        return _Search(self.state.select(rows), memory)
+        return _Search(
+            tuple(state.select(rows) for state in self.states),
+            tuple(None if memory is None else memory.select(rows) for memory in self.memories),
+        )
 
 
 class Translator:
-    """Translates lists of sentences; each one's translation is that which it would have alone."""
+    """Translates lists of sentences; each one's translation is that which it would have alone.
 
-    def __init__(self, trained: TrainedModel, max_length_ratio: float = 3.0) -> None:
+    With `others` it is an ensemble: the probability of a token is the mean of the models'.
+    Raises UserError where they do not share the tokenizers.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedModel,
+        max_length_ratio: float = 3.0,
+        others: Sequence[TrainedModel] = (),
+    ) -> None:
         self.trained = trained
+        self.models = [one.model for one in (trained, *others)]
         self.max_length_ratio = max_length_ratio
+        for other in others:
+            if not (
+                other.source.same_pieces(trained.source)
+                and other.target.same_pieces(trained.target)
+            ):
+                raise UserError(
+                    "models with different tokenizers cannot translate together: their tokens "
+                    "are not the same; take seeds or variants of one corpus"
+                )
 
     @cached_property
-    def _decoder(self) -> Decoder:
-        """The model's decoder, prepared when the first sentences are translated."""
-        return prepare(self.trained.model.decoder)
+    def _decoders(self) -> list[Decoder]:
+        """The models' decoders, prepared when the first sentences are translated."""
+        return [prepare(model.decoder) for model in self.models]
 
     @torch.inference_mode()
     def greedy(self, sentences: list[str]) -> list[str]:
         """The translation (N,) of each sentence (N,) by taking the likeliest word each time."""
         if not sentences:
             return []
+        if len(self.models) > 1:
+            return [best.text for [best] in self.beam(sentences, 1, 1, 0.0)]
         source, lengths = pad(self.trained.source.encode(sentences))
         limits = greedy_limits(lengths, self.max_length_ratio)
-        ids = self.trained.model.greedy(source, lengths, limits, self._decoder)
+        ids = self.models[0].greedy(source, lengths, limits, self._decoders[0])
         return self.trained.target.decode(ids)
 
     @torch.inference_mode()
@@ -102,10 +127,10 @@ class Translator:
         encoded = self.trained.source.encode(sentences)
         source, lengths = pad(encoded)
         limits = greedy_limits(lengths, self.max_length_ratio).tolist()
-        state, memory = self.trained.model.encode(source, lengths)
+        states, memories = zip(*(m.encode(source, lengths) for m in self.models), strict=True)
         found = beam_search(
             self._step,
-            _Search(state, None if memory is None else SharedMemory.of(memory)),
+            _Search(states, tuple(None if m is None else SharedMemory.of(m) for m in memories)),
             limits,
             bos=BOS,
             eos=EOS,
@@ -119,12 +144,24 @@ class Translator:
         ]
 
     def _step(self, tokens: Tensor, search: _Search, count: int) -> Step[_Search]:
-        decoder = self._decoder
-        output = decoder(tokens.unsqueeze(1), search.state, search.memory)
-        logits = decoder.logits(output.features[:, 0])
+        outputs = [
+            decoder(tokens.unsqueeze(1), state, memory)
+            for decoder, state, memory in zip(
+                self._decoders, search.states, search.memories, strict=True
+            )
+        ]
+        logits = _mean(
+            [
+                decoder.logits(output.features[:, 0])
+                for decoder, output in zip(self._decoders, outputs, strict=True)
+            ]
+        )
         log_probs, words = likeliest(logits, min(count, logits.shape[1]))
-        attention = None if output.attention is None else output.attention[:, 0]
-        return Step(log_probs, words, _Search(output.state, search.memory), attention)
+        weights = [o.attention[:, 0] for o in outputs if o.attention is not None]
+        # Of models without attention it says nothing.
+        attention = sum(weights[1:], weights[0]) / len(weights) if weights else None
+        states = tuple(output.state for output in outputs)
+        return Step(log_probs, words, search._replace(states=states), attention)
 
     def _translation(self, source: list[int], hypothesis: Hypothesis) -> Translation:
         ids = list(hypothesis.ids)
@@ -134,3 +171,10 @@ class Translator:
             [*self.trained.source.pieces(source), "<EOS>"],
             self.trained.target.pieces(ids) + ["<EOS>"] * hypothesis.ended,
         )
+
+
+def _mean(logits: list[Tensor]) -> Tensor:
+    """Logits (N, V) whose probabilities are the mean of those of each of `logits` (N, V)."""
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack([each.log_softmax(dim=1) for each in logits]).logsumexp(dim=0)

@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from rnnmt import params
 from rnnmt.errors import run_stage
@@ -24,8 +22,6 @@ from rnnmt.search.settings import DecodeSettings
 
 if TYPE_CHECKING:
     from rnnmt.search.translator import Translation, Translator
-
-T = TypeVar("T")
 
 
 def main() -> None:
@@ -85,26 +81,21 @@ def _decode(
 
     Returns seconds, sentences and tokens, and the one of `penalties` that is best for this set.
     """
-    sentences = _read_lines(tokens / f"{split}.source.txt")
-    size = settings.batch_sentences
-    pieces = list(map(len, translator.trained.source.encode(sentences)))
-    greedy, greedy_seconds = _in_batches(translator.greedy, sentences, pieces, size)
+    from rnnmt.search.sets import beam_set, in_batches, read_lines, timed, write_lines
 
-    def search(batch: list[str]) -> list[list[Translation]]:
-        if len(penalties) > 1:  # everything that any of them could want
-            return translator.beam(batch, settings.beam, settings.beam, 0.0)
-        return translator.beam(batch, settings.beam, settings.nbest, penalties[0])
-
-    beam, beam_seconds = _in_batches(search, sentences, pieces, size)
-    if len(penalties) > 1:
-        references = _read_lines(tokens / f"{split}.target.txt")
-        penalty, beam = _best(beam, settings.nbest, penalties, references)
-        penalties = [penalty]
+    sentences = read_lines(tokens / f"{split}.source.txt")
+    references = read_lines(tokens / f"{split}.target.txt")
+    greedy, greedy_seconds = timed(
+        lambda: in_batches(translator, translator.greedy, sentences, settings.batch_sentences)
+    )
+    (beam, penalty), beam_seconds = timed(
+        lambda: beam_set(translator, settings, penalties, sentences, references)
+    )
     best = [translations[0].text for translations in beam]
-    _write_lines(folder / f"{split}.greedy.txt", greedy)
-    _write_lines(folder / f"{split}.beam.txt", best)
+    write_lines(folder / f"{split}.greedy.txt", greedy)
+    write_lines(folder / f"{split}.beam.txt", best)
     records = [_record(*pair) for pair in zip(sentences, beam, strict=True)]
-    _write_lines(folder / f"{split}.jsonl", records)
+    write_lines(folder / f"{split}.jsonl", records)
     print(
         f"{split}: {len(sentences)} sentences, greedy {greedy_seconds:.1f} s, "
         f"beam {settings.beam} {beam_seconds:.1f} s",
@@ -121,39 +112,7 @@ def _decode(
             ("beam", best, beam_seconds),
         )
     }
-    return times, penalties
-
-
-def _best(
-    found: list[list[Translation]], nbest: int, penalties: list[float], references: list[str]
-) -> tuple[float, list[list[Translation]]]:
-    """The length penalty of the highest BLEU, the first of equals, and its translations."""
-    import sacrebleu
-
-    from rnnmt.search.translator import reranked
-
-    scores, best = [], []
-    for penalty in penalties:
-        best.append([reranked(translations, nbest, penalty) for translations in found])
-        texts = [translations[0].text for translations in best[-1]]
-        scores.append(sacrebleu.corpus_bleu(texts, [references], force=True).score)
-        print(f"length penalty {penalty:g}: BLEU {scores[-1]:.2f}", flush=True)
-    chosen = scores.index(max(scores))
-    return penalties[chosen], best[chosen]
-
-
-def _in_batches(
-    translate: Callable[[list[str]], list[T]], sentences: list[str], pieces: list[int], size: int
-) -> tuple[list[T], float]:
-    """`translate` every sentence, those of as many pieces together; in order, with the seconds."""
-    started = time.perf_counter()
-    order = sorted(range(len(sentences)), key=lambda i: pieces[i], reverse=True)
-    results: dict[int, T] = {}
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        translated = translate([sentences[i] for i in rows])
-        results.update(zip(rows, translated, strict=True))
-    return [results[i] for i in range(len(sentences))], time.perf_counter() - started
+    return times, [penalty]
 
 
 def _record(source: str, translations: list[Translation]) -> str:
@@ -172,16 +131,6 @@ def _record(source: str, translations: list[Translation]) -> str:
         record["target_pieces"] = first.target_pieces
         record["alignment"] = [[round(float(w), 3) for w in row] for row in first.alignment]
     return json.dumps(record, ensure_ascii=False)
-
-
-def _read_lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").split("\n")[:-1]
-
-
-def _write_lines(file: Path, lines: list[str]) -> None:
-    # A translation may hold what the model made of control bytes: a line stays a line.
-    text = "".join(line.replace("\r", " ").replace("\n", " ") + "\n" for line in lines)
-    file.write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
