@@ -73,8 +73,8 @@ def fit(
     pairs = ParallelStore(store, store)
     size = tokenizer.vocabulary_size
     model = ModelSettings(
-        cell="gru", attention="dot", embedding=8, hidden=8, encoder_layers=1, decoder_layers=1,
-        dropout=0.2, word_dropout=0.2, tie_embeddings=True,
+        cell="gru", attention="dot", heads=1, embedding=8, hidden=8, encoder_layers=1,
+        decoder_layers=1, layer_norm=False, dropout=0.2, word_dropout=0.2, tie_embeddings=True,
     )  # fmt: skip
     settings = TrainSettings(
         batch_tokens=50, max_epochs=EPOCHS, patience=9, monitor="val/loss", learning_rate=0.05,

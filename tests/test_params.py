@@ -45,10 +45,12 @@ tokenizer: {algorithm: bpe, joint: true, vocabulary: 400, byte_fallback: true}
 model:
   cell: lstm
   attention: general
+  heads: 1
   embedding: 8
   hidden: 8
   encoder_layers: 1
   decoder_layers: 1
+  layer_norm: false
   dropout: 0.2
   word_dropout: 0.0
   tie_embeddings: true
@@ -237,6 +239,7 @@ MISTAKES = {
     "section is text": ("evaluate: {", "evaluate: all #{", "evaluate", "'all'"),
     "no penalty": ("penalty: [1.0]", "penalty: []", "decode.length_penalty", "least 1"),
     "one penalty": ("penalty: [1.0]", "penalty: 1.0", "decode.length_penalty", "list"),
+    "heads": ("  heads: 1", "  heads: 3", "model", "multiple of heads (3)"),
     "nbest beyond beam": ("nbest: 3", "nbest: 6", "decode", "nbest (6) cannot exceed beam (5)"),
     "threads": ("threads: 2", "threads: 0", "threads", "0"),
     "threads true": ("threads: 2", "threads: true", "threads", "True"),

@@ -29,8 +29,9 @@ def batch(sentences: int, generator: torch.Generator) -> Batch:
 def module(cell: str, precision: str) -> TranslationModule:
     torch.manual_seed(1)
     model = ModelSettings(
-        cell=cell, attention="general", embedding=32, hidden=64,
-        encoder_layers=1, decoder_layers=1, dropout=0.0, word_dropout=0.0, tie_embeddings=True,
+        cell=cell, attention="general", heads=1, embedding=32, hidden=64,
+        encoder_layers=1, decoder_layers=1, layer_norm=False,
+        dropout=0.0, word_dropout=0.0, tie_embeddings=True,
     )  # fmt: skip
     train = TrainSettings(
         batch_tokens=1, max_epochs=1, patience=1, monitor="val/loss", learning_rate=0.005,

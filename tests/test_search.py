@@ -516,8 +516,8 @@ def translator(tokenizer: Tokenizer, cell: str, attention: str, seed: int = 0) -
     torch.manual_seed(seed)
     model = Seq2Seq(
         ModelSettings(
-            cell=cell, attention=attention, embedding=6, hidden=8, encoder_layers=1,
-            decoder_layers=2, dropout=0.3, word_dropout=0.0, tie_embeddings=False,
+            cell=cell, attention=attention, heads=1, embedding=6, hidden=8, encoder_layers=1,
+            decoder_layers=2, layer_norm=False, dropout=0.3, word_dropout=0.0, tie_embeddings=False,
         ),
         Vocabularies(tokenizer.vocabulary_size, tokenizer.vocabulary_size, True),
     ).eval()  # fmt: skip
@@ -752,8 +752,8 @@ def test_the_batch_changes_nothing_at_the_size_of_real_models(cell: str, attenti
     torch.manual_seed(11)
     model = Seq2Seq(
         ModelSettings(
-            cell=cell, attention=attention, embedding=256, hidden=256, encoder_layers=1,
-            decoder_layers=1, dropout=0.3, word_dropout=0.0, tie_embeddings=True,
+            cell=cell, attention=attention, heads=1, embedding=256, hidden=256, encoder_layers=1,
+            decoder_layers=1, layer_norm=False, dropout=0.3, word_dropout=0.0, tie_embeddings=True,
         ),
         Vocabularies(8000, 8000, True),
     ).eval()  # fmt: skip

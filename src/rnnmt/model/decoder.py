@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnmt.model.attention import ATTENTIONS, Memory, SharedMemory
-from rnnmt.model.cells import STATES, Recurrent
+from rnnmt.model.cells import STATES, Recurrent, layer_norm
 from rnnmt.model.dropout import SequenceDropout, WordDropout
 from rnnmt.model.encoder import Encoding
 from rnnmt.model.settings import ModelSettings
@@ -53,7 +53,8 @@ class Decoder(nn.Module):
             for layer in range(layers)
         )
         attends = settings.attention != "none"
-        self.attention = ATTENTIONS[settings.attention](hidden) if attends else None
+        self.norms = nn.ModuleList(layer_norm(settings) for _ in range(layers))
+        self.attention = ATTENTIONS[settings.attention](hidden, settings.heads) if attends else None
         self.combine = nn.Linear(2 * hidden if attends else hidden, hidden)
         self.bridge = nn.Linear(hidden, layers * STATES[settings.cell] * hidden)
         self.features = nn.Linear(hidden, settings.embedding, bias=False)
@@ -80,14 +81,15 @@ class Decoder(nn.Module):
         inputs = self.dropout(self.words(self.embedding(tokens)))
         first, *above = self.layers
         hidden, last = first(inputs, state.layers[0])
+        hidden = self.norms[0](hidden)
         states, weights = [last], None
         if self.attention is not None:
             context, weights = self.attention(hidden, memory)
             hidden = torch.cat([hidden, context], dim=2)
         hidden = torch.tanh(self.combine(hidden))
-        for layer, before in zip(above, state.layers[1:], strict=True):
+        for layer, norm, before in zip(above, self.norms[1:], state.layers[1:], strict=True):
             residual, last = layer(self.dropout(hidden), before)
-            hidden = hidden + residual
+            hidden = hidden + norm(residual)
             states.append(last)
         features = self.features(self.dropout(hidden))
         return Output(features, State(torch.stack(states)), weights)

@@ -18,10 +18,12 @@ class ModelSettings(Settings):
 
     cell: Literal["rnn", "gru", "lstm"]
     attention: Literal["none", "dot", "general", "additive"]
+    heads: int = Field(ge=1, le=64)
     embedding: int = Field(ge=1, le=8192)
     hidden: int = Field(ge=2, le=8192)
     encoder_layers: int = Field(ge=1, le=16)
     decoder_layers: int = Field(ge=1, le=16)
+    layer_norm: bool
     dropout: float = Field(ge=0.0, lt=1.0)
     word_dropout: float = Field(ge=0.0, lt=1.0)
     tie_embeddings: bool
@@ -30,6 +32,8 @@ class ModelSettings(Settings):
     def _two_directions_share_the_width(self) -> ModelSettings:
         if self.hidden % 2:
             raise ValueError("hidden must be even: the encoder's two directions share it")
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden must be a multiple of heads ({self.heads}), which share it")
         return self
 
 
