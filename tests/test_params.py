@@ -62,7 +62,7 @@ train:
   learning_rate: 0.002
   warmup_steps: 2
   schedule: cosine
-  subword_sampling: 0.0
+  bpe_dropout: 0.0
   label_smoothing: 0.1
   gradient_clip: 1.0
   weight_decay: 0.0

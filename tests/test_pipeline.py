@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
             "cell": "lstm",
             "attention": "general",
             "word_dropout": 0.1,
-            "subword_sampling": 0.1,
+            "bpe_dropout": 0.1,
             "weight_average": 0.9,
         },
     },

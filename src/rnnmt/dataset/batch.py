@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnnmt.dataset.store import ParallelStore, TokenStore
-from rnnmt.dataset.tokenizer import BOS, EOS, PAD, Tokenizer
+from rnnmt.dataset.tokenizer import BOS, EOS, PAD, BpeDropout
 
 # Of what batches are sorted by; 64 - 24 bits are left for a pair's place and chance.
 TARGET_BITS, SOURCE_BITS = 14, 10
@@ -35,16 +35,14 @@ class Batch(NamedTuple):
 class Sampling(NamedTuple):
     """Subword regularisation: all sentences are cut anew, at random, for each epoch."""
 
-    source: Tokenizer
-    target: Tokenizer
-    alpha: float  # see Tokenizer.sample
+    source: BpeDropout
+    target: BpeDropout
 
     def store(self, store: ParallelStore, seed: tuple[int, ...]) -> ParallelStore:
         """The sentences of `store`, cut as `seed` determines, in memory."""
-        source, target = map(int, np.random.SeedSequence(seed).generate_state(2))
         return ParallelStore(
-            TokenStore.of(*self.source.sample(store.source, self.alpha, source)),
-            TokenStore.of(*self.target.sample(store.target, self.alpha, target)),
+            TokenStore.of(*self.source.sample(store.source, (*seed, 0))),
+            TokenStore.of(*self.target.sample(store.target, (*seed, 1))),
         )
 
 

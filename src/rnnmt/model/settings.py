@@ -47,7 +47,7 @@ class TrainSettings(Settings):
     learning_rate: float = Field(gt=0.0, le=10.0)
     warmup_steps: int = Field(ge=0)
     schedule: Literal["cosine", "inverse-sqrt", "constant"]
-    subword_sampling: float = Field(ge=0.0, lt=1.0)
+    bpe_dropout: float = Field(ge=0.0, lt=1.0)
     label_smoothing: float = Field(ge=0.0, lt=1.0)
     gradient_clip: float = Field(gt=0.0)
     weight_decay: float = Field(ge=0.0, le=1.0)

@@ -113,7 +113,7 @@ def _train(
 
     from rnnmt.dataset.batch import Sampling
     from rnnmt.dataset.store import open_split
-    from rnnmt.dataset.tokenizer import Tokenizer
+    from rnnmt.dataset.tokenizer import BpeDropout, Tokenizer
     from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
     from rnnmt.model.training import (
         History,
@@ -128,13 +128,13 @@ def _train(
     precision = usable_precision(settings.precision)
     pl.seed_everything(description["seed"], workers=True, verbose=False)
     source, target = (Tokenizer(tokens / f"{side}.model") for side in ("source", "target"))
-    alpha = settings.subword_sampling
+    rate = settings.bpe_dropout
     data = ParallelData(
         open_split(tokens, "train"),
         open_split(tokens, "valid"),
         settings.batch_tokens,
         description["seed"],
-        Sampling(source, target, alpha) if alpha else None,
+        Sampling(BpeDropout(source, rate), BpeDropout(target, rate)) if rate else None,
     )
     module = TranslationModule(
         Seq2Seq(model_settings, Vocabularies(**description["vocabularies"])),
