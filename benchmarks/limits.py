@@ -119,7 +119,7 @@ def decoding(beam: int) -> dict[str, Any]:
         nonlocal rows
         rows += len(inputs[0])
 
-    hook = translator._decoder.output.register_forward_hook(count)
+    hook = translator._decoders[0].output.register_forward_hook(count)
     search()
     hook.remove()
     tokens = sum(len(ids) + 1 for ids in pieces)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import random
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnmt.dataset import batch as batch_module
-from rnnmt.dataset.batch import Batch, BatchLoader, make_batch, pad
+from rnnmt.dataset.batch import Batch, BatchLoader, Sampling, make_batch, pad
 from rnnmt.dataset.store import ParallelStore, TokenStore, TokenStoreWriter
-from rnnmt.dataset.tokenizer import BOS, EOS, PAD
+from rnnmt.dataset.tokenizer import (
+    BOS,
+    EOS,
+    PAD,
+    UNK,
+    BpeDropout,
+    Tokenizer,
+    TokenizerSettings,
+    merge,
+    train,
+)
+from rnnmt.errors import UserError
 
 torch.set_num_threads(1)
 
@@ -270,3 +285,168 @@ def test_its_state_is_plain_numbers() -> None:
     loader = BatchLoader(make_store(random_pairs(20)), 30, 7)
     next(iter(loader))
     assert {type(value) for value in loader.state_dict().values()} == {int}
+
+
+# --- sentences cut anew ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    settings = TokenizerSettings(algorithm="bpe", joint=True, vocabulary=90, byte_fallback=False)
+    words = ["reader", "reading", "readable", "lowest", "lower", "slowly", "slower"]
+    random = np.random.default_rng(1)
+    return Tokenizer(train([" ".join(random.choice(words, 4)) for _ in range(300)], settings, ""))
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[tuple[str, str]]:
+    """Pairs of texts of one to nine words, which all differ."""
+    words = ["reader", "reading", "readable", "lowest", "lower", "slowly", "slower"]
+    random = np.random.default_rng(2)
+    sides = [
+        {" ".join(random.choice(words, random.integers(1, 10))) for _ in range(99)} for _ in "st"
+    ]
+    return list(zip(sorted(sides[0])[:60], sorted(sides[1])[:60], strict=True))
+
+
+def sampled(
+    tokenizer: Tokenizer, texts: list[tuple[str, str]], tokens: int = 40, seed: int = 3
+) -> BatchLoader:
+    pairs = [tuple(map(tuple, tokenizer.encode(list(pair)))) for pair in texts]
+    return BatchLoader(make_store(pairs), tokens, seed, Sampling(*[BpeDropout(tokenizer, 0.3)] * 2))
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 10**9])
+def test_sentences_cut_anew_are_the_same_texts(
+    tokenizer: Tokenizer, texts: list[tuple[str, str]], batch_tokens: int
+) -> None:
+    loader = sampled(tokenizer, texts, batch_tokens)
+    batches = epoch(loader, 0)
+    assert len(batches) == len(loader)
+    assert all(batches)
+    pairs = [pair for batch in batches for pair in batch]
+    read = [tuple(tokenizer.decode([list(ids) for ids in pair])) for pair in pairs]
+    assert sorted(read) == sorted(texts)
+    for side in (0, 1):
+        plain = tokenizer.encode([text[side] for text in read])
+        differ = [list(pair[side]) != ids for pair, ids in zip(pairs, plain, strict=True)]
+        assert 0.3 < np.mean(differ) <= 1.0
+
+
+def test_each_epoch_cuts_in_another_way_and_always_in_the_same(
+    tokenizer: Tokenizer, texts: list[tuple[str, str]]
+) -> None:
+    first, second = (sampled(tokenizer, texts) for _ in range(2))
+    forwards = [epoch(first, number) for number in range(3)]
+    random.seed(99)
+    assert [epoch(second, number) for number in reversed(range(3))] == forwards[::-1]
+    kinds = [{pair for batch in batches for pair in batch} for batches in forwards]
+    other = {pair for batch in epoch(sampled(tokenizer, texts, seed=4), 0) for pair in batch}
+    for one, another in itertools.combinations([*kinds, other], 2):
+        assert len(one & another) < 30
+
+
+def test_stopped_anywhere_it_goes_on_with_the_same_cuts(
+    tokenizer: Tokenizer, texts: list[tuple[str, str]]
+) -> None:
+    whole = list(as_lightning(sampled(tokenizer, texts), range(2)))
+    for stop in range(0, len(whole), 3):
+        before = sampled(tokenizer, texts)
+        begun = list(itertools.islice(as_lightning(before, range(2)), stop))
+        again = sampled(tokenizer, texts)
+        again.load_state_dict(dict(before.state_dict()))
+        number = stop // len(before)
+        assert begun + list(as_lightning(again, range(number, 2))) == whole
+
+
+def test_batches_of_sentences_cut_anew_are_alike(
+    tokenizer: Tokenizer, texts: list[tuple[str, str]]
+) -> None:
+    loader = sampled(tokenizer, texts * 5, 200)
+    sizes = [sum(len(t) + 1 for _, t in batch) for batch in epoch(loader, 0)]
+    assert max(sizes) < 1.5 * min(sizes)
+    real, cells = sum(sizes), sum(batch.labels.numel() for batch in loader)
+    assert real / cells > 0.85
+
+
+@FUZZ
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.data())
+def test_cut_evenly_no_batch_is_empty(lengths: list[int], data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, len(lengths)))
+    bounds = batch_module._cut_evenly(np.sort(lengths), count)
+    assert len(bounds) == count + 1
+    assert bounds[0] == 0
+    assert bounds[-1] == len(lengths)
+    assert (np.diff(bounds) >= 1).all()
+
+
+def test_an_unknown_piece_stays_where_it_is(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(["reader Ω slowly"])[0]
+    store = make_store([(tuple(ids), ())]).source
+    seen = set()
+    for seed in range(20):
+        flat, lengths = BpeDropout(tokenizer, 0.5).sample(store, (seed,))
+        assert lengths.tolist() == [len(flat)]
+        assert flat.tolist().count(UNK) == 1
+        seen.add(tokenizer.decode([flat.tolist()])[0])
+    assert seen == set(tokenizer.decode([ids]))
+
+
+def test_without_dropout_merges_are_those_of_sentencepiece(tokenizer: Tokenizer) -> None:
+    """Also of words that were never seen."""
+    chance = random.Random(1)
+    words = ["".join(chance.choices("readinglowsyt", k=chance.randint(1, 12))) for _ in range(300)]
+    store = make_store([(tuple(tokenizer.encode([" ".join(words)])[0]), ())]).source
+    for rate, same in ((0.0, True), (0.1, False)):
+        flat, _ = BpeDropout(tokenizer, rate).sample(store, (1,))
+        assert (flat.tolist() == store[0].tolist()) == same
+
+
+def test_each_cut_is_as_likely_as_its_dropped_merges() -> None:
+    """ab, then abc: nothing is merged where ab is dropped, which leaves no other merge."""
+    rate, scores = 0.3, {"ab": 0.0, "abc": -1.0}
+    chance = random.Random(1)
+    cuts = Counter(
+        tuple(merge(list("abc"), scores, lambda: chance.random() < rate)) for _ in range(5000)
+    )
+    expected = {("a", "b", "c"): rate, ("ab", "c"): (1 - rate) * rate, ("abc",): (1 - rate) ** 2}
+    assert set(cuts) == set(expected)
+    for cut, share in expected.items():
+        assert cuts[cut] / 5000 == pytest.approx(share, abs=0.03)
+
+
+def test_another_process_cuts_in_the_same_way(
+    tokenizer: Tokenizer, texts: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    model.write_bytes(tokenizer._model.serialized_model_proto())
+    flat, lengths = BpeDropout(tokenizer, 0.3).sample(sampled(tokenizer, texts).store.source, (1,))
+    printed = subprocess.run(
+        [sys.executable, "-c", _SAMPLE, str(model)],
+        input="\n".join(source for source, _ in texts),
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": "99"},
+    ).stdout
+    assert printed == f"{flat.tolist()} {lengths.tolist()}\n"
+
+
+_SAMPLE = """
+import sys
+from rnnmt.dataset.store import TokenStore
+from rnnmt.dataset.tokenizer import BpeDropout, Tokenizer
+tokenizer = Tokenizer(sys.argv[1])
+store = TokenStore.of(*tokenizer.encode_flat(sys.stdin.read().split("\\n")))
+flat, lengths = BpeDropout(tokenizer, 0.3).sample(store, (1,))
+print(flat.tolist(), lengths.tolist())
+"""
+
+
+def test_a_unigram_tokenizer_is_refused() -> None:
+    settings = TokenizerSettings(
+        algorithm="unigram", joint=True, vocabulary=40, byte_fallback=False
+    )
+    unigram = Tokenizer(train(["reader reading lowest lower"] * 30, settings, ""))
+    with pytest.raises(UserError, match=r"train\.bpe_dropout.*algorithm bpe"):
+        BpeDropout(unigram, 0.1)

@@ -22,7 +22,7 @@ from rnnmt.dataset.tokenizer import BOS, EOS, PAD, TokenizerSettings, train
 from rnnmt.errors import UserError
 from rnnmt.model.attention import ATTENTIONS, Memory
 from rnnmt.model.decoder import State
-from rnnmt.model.dropout import SequenceDropout
+from rnnmt.model.dropout import SequenceDropout, WordDropout
 from rnnmt.model.folder import load_model, save_model
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
@@ -34,8 +34,9 @@ KINDS = ("none", "dot", "general", "additive")
 LAYERS = (1, 2)
 HIDDEN, EMBEDDING, VOCABULARY = 8, 6, 19
 SETTINGS = {
-    "cell": "lstm", "attention": "general", "embedding": EMBEDDING, "hidden": HIDDEN,
-    "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0, "tie_embeddings": False,
+    "cell": "lstm", "attention": "general", "heads": 1, "embedding": EMBEDDING, "hidden": HIDDEN,
+    "encoder_layers": 1, "decoder_layers": 1, "layer_norm": False, "dropout": 0.0,
+    "word_dropout": 0.0, "tie_embeddings": False,
 }  # fmt: skip
 SENTENCES = [[5, 6, 7], [], [8], [9, 10, 11, 12, 13, 14, 15], [4, 4, 4, 4], [17, 5, 16, 8, 9]]
 close = torch.testing.assert_close
@@ -133,17 +134,18 @@ def test_rows_do_not_see_each_other(cell: str) -> None:
 # --- attention ------------------------------------------------------------------------------------
 
 
-def dot_score(_: Any, h: Any, s: Any) -> float:
-    return float(h @ s) / math.sqrt(HIDDEN)
+def dot_score(weights: dict[str, Any], part: slice, h: Any, s: Any) -> float:  # noqa: ARG001
+    return float(h[part] @ s[part]) / math.sqrt(part.stop - part.start)
 
 
-def general_score(weights: dict[str, Any], h: Any, s: Any) -> float:
-    return float(h @ (weights["project.weight"] @ s))
+def general_score(weights: dict[str, Any], part: slice, h: Any, s: Any) -> float:
+    return float(h[part] @ (weights["project.weight"] @ s)[part])
 
 
-def additive_score(weights: dict[str, Any], h: Any, s: Any) -> float:
+def additive_score(weights: dict[str, Any], part: slice, h: Any, s: Any) -> float:
     query = weights["query.weight"] @ h + weights["query.bias"]
-    return float(weights["energy"] @ np.tanh(query + weights["project.weight"] @ s))
+    energies = np.tanh(query + weights["project.weight"] @ s)
+    return float(weights["energy"][part] @ energies[part])
 
 
 SCORES: dict[str, Callable[..., float]] = {
@@ -151,10 +153,12 @@ SCORES: dict[str, Callable[..., float]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("heads", [1, 2, 8])
 @pytest.mark.parametrize("kind", ATTENTIONS)
-def test_attention_is_its_equation(kind: str) -> None:
+def test_attention_is_its_equation(kind: str, heads: int) -> None:
+    """Of each head, with its part of everything."""
     torch.manual_seed(1)
-    attention = ATTENTIONS[kind](HIDDEN).double()
+    attention = ATTENTIONS[kind](HIDDEN, heads).double()
     lengths = [4, 1, 6, 2]
     states = torch.randn(len(lengths), max(lengths), HIDDEN, dtype=torch.float64)
     query = torch.randn(len(lengths), 3, HIDDEN, dtype=torch.float64)
@@ -162,18 +166,21 @@ def test_attention_is_its_equation(kind: str) -> None:
     contexts, weights = attention(query, Memory(states, attention.keys(states), mask))
     parameters = {name: w.detach().numpy() for name, w in attention.named_parameters()}
     assert weights.shape == (len(lengths), 3, max(lengths))
+    width = HIDDEN // heads
     for row, length in enumerate(lengths):
         for step in range(3):
             h, memory = query[row, step].numpy(), states[row].numpy()
-            scores = [SCORES[kind](parameters, h, memory[j]) for j in range(length)]
-            shares = [math.exp(score) for score in scores]
-            expected = [share / sum(shares) for share in shares]
-            context = sum(w * memory[j] for j, w in enumerate(expected))
+            shown, context = np.zeros(length), []
+            for part in (slice(i, i + width) for i in range(0, HIDDEN, width)):
+                scores = [SCORES[kind](parameters, part, h, memory[j]) for j in range(length)]
+                shares = np.exp(scores) / np.exp(scores).sum()
+                shown += shares / heads
+                context += list(shares @ memory[:length, part])
             given = weights[row, step].tolist()
-            assert given[:length] == pytest.approx(expected, rel=1e-9)
+            assert given[:length] == pytest.approx(shown.tolist(), rel=1e-9)
             assert given[length:] == [0.0] * (max(lengths) - length)
             assert sum(given) == pytest.approx(1.0, rel=1e-12)
-            assert contexts[row, step].tolist() == pytest.approx(context.tolist(), rel=1e-9)
+            assert contexts[row, step].tolist() == pytest.approx(context, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ATTENTIONS)
@@ -192,11 +199,17 @@ TARGET = torch.tensor([[BOS, 5, 6, 7, 8, 9], [BOS, 10, 11, 12, EOS, PAD], [BOS, 
 SOURCES = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
 
 
+MORE = {"heads": 4, "layer_norm": True}
+
+
+@pytest.mark.parametrize("more", [{}, MORE], ids=["plain", "heads, norm"])
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_whole_target_is_its_steps(cell: str, kind: str, layers: int) -> None:
-    model = make(cell=cell, attention=kind, decoder_layers=layers)
+def test_a_whole_target_is_its_steps(
+    cell: str, kind: str, layers: int, more: dict[str, Any]
+) -> None:
+    model = make(cell=cell, attention=kind, decoder_layers=layers, **more)
     state, memory = model.encode(*batch(SOURCES))
     whole = model.decoder(TARGET, state, memory)
     assert whole.features.shape == (*TARGET.shape, EMBEDDING)
@@ -331,9 +344,10 @@ def test_paddings_vectors_start_and_stay_at_zero() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dropout_is_off_in_evaluation_and_on_in_training(kind: str) -> None:
+@pytest.mark.parametrize("rate", ["dropout", "word_dropout"])
+def test_dropout_is_off_in_evaluation_and_on_in_training(rate: str, kind: str) -> None:
     changes = {"attention": kind, "encoder_layers": 2, "decoder_layers": 2}
-    model, plain = make(dropout=0.5, **changes), make(**changes)
+    model, plain = make(**{rate: 0.5}, **changes), make(**changes)
     source, lengths = batch(SOURCES)
     expected = plain(source, lengths, TARGET).features
     close(model(source, lengths, TARGET).features, expected, rtol=0.0, atol=0.0)
@@ -360,6 +374,35 @@ def test_dropout_has_one_mask_for_a_whole_sequence(rate: float) -> None:
     assert len(mask.unique(dim=0)) > 1
     assert len(mask.unique(dim=1)) > 1
     assert dropout.eval()(sequence) is sequence
+
+
+def test_layer_norm_makes_every_layer_see_features_of_one_size() -> None:
+    """However large the weights of the layers, memory and features keep their size."""
+    sizes = {}
+    for norm, sharp in itertools.product((False, True), (0.05, 0.5)):
+        torch.manual_seed(1)
+        model = make(sharp=sharp, encoder_layers=2, layer_norm=norm)
+        for module in (*model.encoder.norms, *model.decoder.norms):
+            if norm:
+                module.reset_parameters()
+        sizes[norm, sharp] = float(model.encoder(*batch(SENTENCES)).states.detach().std())
+    assert sizes[False, 0.5] > 3 * sizes[False, 0.05]
+    assert sizes[True, 0.5] == pytest.approx(sizes[True, 0.05], rel=0.3)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_word_dropout_drops_whole_time_steps(rate: float) -> None:
+    torch.manual_seed(3)
+    dropout = WordDropout(rate)
+    dropped = dropout(torch.ones(400, 50, 5))
+    mask = dropped[:, :, 0]
+    close(dropped, mask.unsqueeze(2).expand_as(dropped), rtol=0.0, atol=0.0)
+    assert mask.unique().tolist() == pytest.approx([0.0, 1.0 / (1.0 - rate)])
+    error = math.sqrt(rate / (1.0 - rate) / mask.numel())
+    assert abs(float(mask.mean()) - 1.0) < 5 * error
+    assert len(mask.unique(dim=0)) > 1
+    assert len(mask.unique(dim=1)) > 1
+    assert dropout.eval()(dropped) is dropped
 
 
 # --- greedy search --------------------------------------------------------------------------------

@@ -46,11 +46,14 @@ tokenizer: {algorithm: bpe, joint: true, vocabulary: 400, byte_fallback: true}
 model:
   cell: lstm
   attention: general
+  heads: 1
   embedding: 8
   hidden: 8
   encoder_layers: 1
   decoder_layers: 1
+  layer_norm: false
   dropout: 0.2
+  word_dropout: 0.0
   tie_embeddings: true
 train:
   batch_tokens: 100
@@ -60,12 +63,14 @@ train:
   learning_rate: 0.002
   warmup_steps: 2
   schedule: cosine
+  bpe_dropout: 0.0
   label_smoothing: 0.1
   gradient_clip: 1.0
   weight_decay: 0.0
+  weight_average: 0.0
   precision: float32
   checkpoint_seconds: 60
-decode: {beam: 5, nbest: 3, length_penalty: 1.0, max_length_ratio: 3.0, batch_sentences: 64}
+decode: {beam: 5, nbest: 3, length_penalty: [1.0], max_length_ratio: 3.0, batch_sentences: 64}
 evaluate: {bootstrap_samples: 1000, confidence: 0.95, seed: 12345}
 promote: {level: 0.05, margin: 0.5, max_slowdown: 2.0}
 variants:
@@ -234,6 +239,9 @@ MISTAKES = {
     "variant's name a number": ("  x: {cell: gru}", "  1: {cell: gru}", "variants.1", "a-z"),
     "variants": ("variants:\n", "variants: 3\nmodel_:\n", "model_", "unknown"),
     "section is text": ("evaluate: {", "evaluate: all #{", "evaluate", "'all'"),
+    "no penalty": ("penalty: [1.0]", "penalty: []", "decode.length_penalty", "least 1"),
+    "one penalty": ("penalty: [1.0]", "penalty: 1.0", "decode.length_penalty", "list"),
+    "heads": ("  heads: 1", "  heads: 3", "model", "multiple of heads (3)"),
     "nbest beyond beam": ("nbest: 3", "nbest: 6", "decode", "nbest (6) cannot exceed beam (5)"),
     "threads": ("threads: 2", "threads: 0", "threads", "0"),
     "threads true": ("threads: 2", "threads: true", "threads", "True"),

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
+from sacrebleu import corpus_bleu
 
 from closure import ROOT
 
@@ -35,7 +36,13 @@ SMALL: dict[str, Any] = {
     "tokenizer": {"algorithm": "bpe", "joint": True, "vocabulary": 300, "byte_fallback": False},
     "variants": {
         "gru": {"cell": "gru", "attention": "none"},
-        "lstm-general": {"cell": "lstm", "attention": "general"},
+        "lstm-general": {
+            "cell": "lstm",
+            "attention": "general",
+            "word_dropout": 0.1,
+            "bpe_dropout": 0.1,
+            "weight_average": 0.9,
+        },
     },
 }
 
@@ -198,6 +205,69 @@ def test_another_beam_never_trains_again(clone: Clone, tmp_path: Path) -> None:
     assert "Running stage 'decode@gru-1'" in printed
     assert "Running stage 'train" not in printed
     assert "Running stage 'tokenize" not in printed
+
+
+def test_the_length_penalty_is_chosen_on_validation_data(clone: Clone, tmp_path: Path) -> None:
+    """Of a grid: the one of the best score, and all files as with that one alone."""
+    other = clone.copy(tmp_path / "other")
+    settings = other.settings()
+    folder = other.folder / "reports/small/translations/gru-1"
+    references = (other.folder / "data/small/tokens/valid.target.txt").read_text().splitlines()
+
+    def decode(*penalties: float) -> tuple[dict[str, bytes], float]:
+        other.write(settings | {"decode": settings["decode"] | {"length_penalty": [*penalties]}})
+        command = (sys.executable, "-m", "rnnmt.stages.decode", "gru", "1")
+        run(*command, cwd=other.folder, env=other.environment)
+        files = {f.name: f.read_bytes() for f in folder.iterdir() if f.name != "summary.json"}
+        return files, json.loads((folder / "summary.json").read_text())["length_penalty"]
+
+    penalties = (-2.0, 0.0, 1.0)
+    alone = {penalty: decode(penalty)[0] for penalty in penalties}
+    bleu = {
+        penalty: corpus_bleu(files["valid.beam.txt"].decode().splitlines(), [references]).score
+        for penalty, files in alone.items()
+    }
+    files, chosen = decode(*penalties)
+    assert chosen == max(penalties, key=bleu.__getitem__)
+    assert files == alone[chosen]
+    assert len({files["valid.beam.txt"] for files in alone.values()}) > 1
+
+
+def test_the_models_of_all_seeds_translate_together(clone: Clone, tmp_path: Path) -> None:
+    assert json.loads((clone.folder / "reports/small/ensembles.json").read_text()) == {
+        "seeds": [1],
+        "variants": {},
+    }
+    other = clone.copy(tmp_path / "other")
+    settings = other.settings()
+    one = {"lstm-general": settings["variants"]["lstm-general"]}
+    other.write(settings | {"seeds": [1, 2], "variants": one})
+    other.repro()
+    report = json.loads((other.folder / "reports/small/ensembles.json").read_text())
+    scores = report["variants"]["lstm-general"]["scores"]
+    assert set(scores) == {"valid", "test", "test_long"}
+    models = [str(other.folder / f"models/small/lstm-general-{seed}") for seed in (1, 2)]
+    tokens = other.folder / "data/small/tokens"
+    for split, score in scores.items():
+        beam = other.folder / f"reports/small/ensembles/lstm-general/{split}.beam.txt"
+        wanted = (tokens / f"{split}.target.txt").read_text().splitlines()
+        own = [
+            json.loads(
+                (other.folder / f"reports/small/scores/lstm-general-{seed}.json").read_text()
+            )
+            for seed in (1, 2)
+        ]
+        lines = beam.read_text().splitlines()
+        assert score["bleu"] == round(corpus_bleu(lines, [wanted]).score, 2)
+        members = [each[split]["bleu"] for each in own]
+        assert score["members"] == pytest.approx(sum(members) / 2, abs=0.011)
+        assert score["best_member"] == max(members)
+        assert 0 < score["p"] <= 1
+    text = (tokens / "test.source.txt").read_text()
+    command = ["rnnmt", "translate", "--threads", "1", "--model", *models]
+    printed = run(*command, cwd=tmp_path, env=other.environment, text=text)
+    folder = other.folder / "reports/small/ensembles/lstm-general"
+    assert printed == (folder / "test.beam.txt").read_text()
 
 
 def test_a_model_translates_alone_and_as_decode_did(clone: Clone, tmp_path: Path) -> None:

@@ -32,13 +32,15 @@ def batch(sentences: int, generator: torch.Generator) -> Batch:
 def module(cell: str, precision: str) -> TranslationModule:
     torch.manual_seed(1)
     model = ModelSettings(
-        cell=cell, attention="general", embedding=32, hidden=64,
-        encoder_layers=1, decoder_layers=1, dropout=0.0, tie_embeddings=True,
+        cell=cell, attention="general", heads=1, embedding=32, hidden=64,
+        encoder_layers=1, decoder_layers=1, layer_norm=False,
+        dropout=0.0, word_dropout=0.0, tie_embeddings=True,
     )  # fmt: skip
     train = TrainSettings(
         batch_tokens=1, max_epochs=1, patience=1, monitor="val/loss", learning_rate=0.005,
-        warmup_steps=20, schedule="cosine", label_smoothing=0.1, gradient_clip=1.0,
-        weight_decay=0.0, precision=precision, checkpoint_seconds=60.0,
+        warmup_steps=20, schedule="cosine", bpe_dropout=0.0, label_smoothing=0.1,
+        gradient_clip=1.0,
+        weight_decay=0.0, weight_average=0.0, precision=precision, checkpoint_seconds=60.0,
     )  # fmt: skip
     seq2seq = Seq2Seq(model, Vocabularies(VOCABULARY, VOCABULARY, True))
     return TranslationModule(seq2seq, train, precision, UPDATES, 1, object.__new__(Tokenizer), [])

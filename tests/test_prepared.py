@@ -39,8 +39,9 @@ def make(**changes: Any) -> Seq2Seq:
     """A model in evaluation mode whose weights are all random."""
     torch.manual_seed(3)
     options = {
-        "cell": "lstm", "attention": "general", "embedding": 12, "hidden": 8, "encoder_layers": 1,
-        "decoder_layers": 1, "dropout": 0.3, "tie_embeddings": False,
+        "cell": "lstm", "attention": "general", "heads": 1, "embedding": 12, "hidden": 8,
+        "encoder_layers": 1, "decoder_layers": 1, "layer_norm": False, "dropout": 0.3,
+        "word_dropout": 0.0, "tie_embeddings": False,
     }  # fmt: skip
     model = Seq2Seq(
         ModelSettings(**(options | changes)), Vocabularies(VOCABULARY, VOCABULARY, False)
@@ -61,15 +62,17 @@ def sources(count: int = 5) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("table", [0, prepared.TABLE], ids=["product", "table"])
+@pytest.mark.parametrize("more", [{}, {"heads": 4, "layer_norm": True}], ids=["plain", "heads"])
 @pytest.mark.parametrize("embedding", [5, 12], ids=["narrow", "wide"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_prepared_steps_are_the_whole_target(
-    cell: str, kind: str, layers: int, embedding: int, table: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    cell: str, kind: str, layers: int, embedding: int, more: dict[str, Any], table: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setattr(prepared, "TABLE", table)
-    model = make(cell=cell, attention=kind, decoder_layers=layers, embedding=embedding)
+    model = make(cell=cell, attention=kind, decoder_layers=layers, embedding=embedding, **more)
     target = torch.randint(4, VOCABULARY, (5, 7), generator=torch.Generator().manual_seed(5))
     target[:, 0] = BOS
     state, own = model.encode(*sources())

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS, Tokenizer, TokenizerSettings, train
+from rnnmt.errors import UserError
 from rnnmt.model.folder import TrainedModel
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
 from rnnmt.search.beam import Hypothesis, Step, beam_search, score
-from rnnmt.search.translator import Translation, Translator
+from rnnmt.search.translator import Translation, Translator, reranked
 
 torch.set_num_threads(1)
 
@@ -233,6 +234,29 @@ def test_stopping_early_changes_nothing(
         for h, e in zip(hypotheses, expected, strict=True):
             assert h.log_prob == pytest.approx(e.log_prob, rel=1e-5, abs=1e-6)
             assert h.score == pytest.approx(e.score, rel=1e-5, abs=1e-6)
+
+
+@FUZZ
+@given(KINDS, st.integers(2, 9), SEEDS, LIMITS, st.integers(1, 6), st.data(), PENALTIES)
+def test_one_search_serves_every_length_penalty(
+    kind: str,
+    size: int,
+    seed: int,
+    limits: list[int],
+    beam: int,
+    data: st.DataObject,
+    penalty: float,
+) -> None:
+    nbest = data.draw(st.integers(1, beam))
+    tables, rows = Tables(kind, size, seed), range(len(limits))
+    whole = tables.search(rows, limits, beam=beam, nbest=beam, length_penalty=0.0)
+    alone = tables.search(rows, limits, beam=beam, nbest=nbest, length_penalty=penalty)
+    for everything, expected in zip(whole, alone, strict=True):
+        translations = [Translation("", hypothesis, [], []) for hypothesis in everything]
+        found = [t.hypothesis for t in reranked(translations, nbest, penalty)]
+        assert [h._replace(attention=None) for h in found] == [
+            h._replace(attention=None) for h in expected
+        ]
 
 
 @FUZZ
@@ -492,8 +516,8 @@ def translator(tokenizer: Tokenizer, cell: str, attention: str, seed: int = 0) -
     torch.manual_seed(seed)
     model = Seq2Seq(
         ModelSettings(
-            cell=cell, attention=attention, embedding=6, hidden=8, encoder_layers=1,
-            decoder_layers=2, dropout=0.3, tie_embeddings=False,
+            cell=cell, attention=attention, heads=1, embedding=6, hidden=8, encoder_layers=1,
+            decoder_layers=2, layer_norm=False, dropout=0.3, word_dropout=0.0, tie_embeddings=False,
         ),
         Vocabularies(tokenizer.vocabulary_size, tokenizer.vocabulary_size, True),
     ).eval()  # fmt: skip
@@ -616,6 +640,71 @@ def test_neither_batch_nor_nbest_changes_a_translation(
         assert search.greedy([sentence]) == [greedy[row]]
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_search_of_a_model_serves_every_length_penalty(tokenizer: Tokenizer, cell: str) -> None:
+    chosen = set()
+    for seed in range(3):
+        search = translator(tokenizer, cell, "general", seed)
+        whole = search.beam(TEXT, 5, 5, 0.0)
+        for penalty in (-1.0, 0.0, 0.6, 1.0, 3.0):
+            alone = search.beam(TEXT, 5, 2, penalty)
+            best = [reranked(translations, 2, penalty) for translations in whole]
+            assert [[t.text for t in ts] for ts in best] == [[t.text for t in ts] for ts in alone]
+            assert [[t.hypothesis.score for t in ts] for ts in best] == [
+                pytest.approx([t.hypothesis.score for t in ts]) for ts in alone
+            ]
+            chosen.add(tuple(t[0].text for t in alone))
+    assert len(chosen) > 3  # that is, the penalties differ
+
+
+@pytest.mark.parametrize("attention", ["none", "additive"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_ensemble_of_equals_is_the_model(
+    tokenizer: Tokenizer, cell: str, attention: str
+) -> None:
+    single = translator(tokenizer, cell, attention)
+    triple = Translator(single.trained, RATIO, [single.trained] * 2)
+    assert triple.greedy(TEXT) == single.greedy(TEXT)
+    found, expected = (search.beam(TEXT, 4, 3, 0.6) for search in (triple, single))
+    for ones, others in zip(found, expected, strict=True):
+        assert [t.hypothesis.ids for t in ones] == [t.hypothesis.ids for t in others]
+        for one, other in zip(ones, others, strict=True):
+            assert one.hypothesis.log_prob == pytest.approx(other.hypothesis.log_prob, abs=1e-4)
+            if one.alignment is not None:
+                np.testing.assert_allclose(one.alignment, other.alignment, atol=1e-5)
+
+
+def test_an_ensemble_takes_the_mean_of_the_probabilities(tokenizer: Tokenizer) -> None:
+    """By teacher forcing of each model, and whichever of them comes first."""
+    members = [translator(tokenizer, cell, "general", seed) for seed, cell in enumerate(CELLS)]
+    models = [member.trained for member in members]
+    found = Translator(models[0], RATIO, models[1:]).beam(TEXT, 4, 2, 0.0)
+    other = Translator(models[2], RATIO, models[:2]).beam(TEXT, 4, 2, 0.0)
+    assert [[t.text for t in ts] for ts in found] == [[t.text for t in ts] for ts in other]
+    assert [t.text for t, *_ in found] != [t.text for t, *_ in members[0].beam(TEXT, 4, 2, 0.0)]
+    for sentence, translations in zip(TEXT, found, strict=True):
+        source, lengths = pad(tokenizer.encode([sentence]))
+        for hypothesis in (t.hypothesis for t in translations):
+            labels = torch.tensor([*hypothesis.ids, EOS][: len(hypothesis.ids) + hypothesis.ended])
+            inputs = torch.tensor([[BOS, *labels.tolist()[:-1]]])
+            with torch.no_grad():
+                log_probs = [
+                    m.model.decoder.logits(m.model(source, lengths, inputs).features).log_softmax(2)
+                    for m in models
+                ]
+            mean = torch.stack(log_probs).exp().mean(dim=0)[0].log()
+            total = float(mean[torch.arange(len(labels)), labels].sum())
+            assert hypothesis.log_prob == pytest.approx(total, abs=1e-3)
+
+
+def test_models_of_other_tokenizers_are_refused(tokenizer: Tokenizer) -> None:
+    options = TokenizerSettings(algorithm="bpe", joint=True, vocabulary=40, byte_fallback=False)
+    other = Tokenizer(train(TEXT, options, "joint"))
+    one, strange = (translator(t, "gru", "dot").trained for t in (tokenizer, other))
+    with pytest.raises(UserError, match="different tokenizers"):
+        Translator(one, RATIO, [strange])
+
+
 @pytest.mark.parametrize("attention", ["none", "dot"])
 def test_pieces_name_the_rows_and_columns_of_the_alignment(
     tokenizer: Tokenizer, attention: str
@@ -663,8 +752,8 @@ def test_the_batch_changes_nothing_at_the_size_of_real_models(cell: str, attenti
     torch.manual_seed(11)
     model = Seq2Seq(
         ModelSettings(
-            cell=cell, attention=attention, embedding=256, hidden=256, encoder_layers=1,
-            decoder_layers=1, dropout=0.3, tie_embeddings=True,
+            cell=cell, attention=attention, heads=1, embedding=256, hidden=256, encoder_layers=1,
+            decoder_layers=1, layer_norm=False, dropout=0.3, word_dropout=0.0, tie_embeddings=True,
         ),
         Vocabularies(8000, 8000, True),
     ).eval()  # fmt: skip

@@ -35,7 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     translate.set_defaults(run=_translate)
     add = translate.add_argument
-    add("--model", required=True, type=Path, help="a folder, models/CORPUS/VARIANT-SEED")
+    add("--model", required=True, type=Path, nargs="+", metavar="FOLDER",
+        help="models/CORPUS/VARIANT-SEED; several translate together, as an ensemble")  # fmt: skip
     add("--beam", type=_positive, default=5, help="hypotheses kept; 1 is greedy (default: 5)")
     add("--nbest", type=_positive, default=1, help="translations of each sentence (default: 1)")
     add("--length-penalty", type=float, default=1.0, help="as in params.yaml (default: 1.0)")
@@ -214,7 +215,8 @@ def _translate(arguments: argparse.Namespace) -> None:
     from rnnmt.model.folder import load_model
     from rnnmt.search.translator import Translator
 
-    translator = Translator(load_model(arguments.model), arguments.max_length_ratio)
+    first, *others = map(load_model, arguments.model)
+    translator = Translator(first, arguments.max_length_ratio, others)
     lines = _sentences(sys.stdin.buffer)
     try:
         while batch := list(islice(lines, 1 if sys.stdin.isatty() else arguments.batch)):

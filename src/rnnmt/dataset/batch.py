@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnnmt.dataset.store import ParallelStore, TokenStore
-from rnnmt.dataset.tokenizer import BOS, EOS, PAD
+from rnnmt.dataset.tokenizer import BOS, EOS, PAD, BpeDropout
 
 # Of what batches are sorted by; 64 - 24 bits are left for a pair's place and chance.
 TARGET_BITS, SOURCE_BITS = 14, 10
@@ -30,6 +30,20 @@ class Batch(NamedTuple):
     source_lengths: Tensor  # (B,) tokens with <EOS>
     decoder_input: Tensor  # (B, T) <BOS> and the target
     labels: Tensor  # (B, T) the target and <EOS>
+
+
+class Sampling(NamedTuple):
+    """Subword regularisation: all sentences are cut anew, at random, for each epoch."""
+
+    source: BpeDropout
+    target: BpeDropout
+
+    def store(self, store: ParallelStore, seed: tuple[int, ...]) -> ParallelStore:
+        """The sentences of `store`, cut as `seed` determines, in memory."""
+        return ParallelStore(
+            TokenStore.of(*self.source.sample(store.source, (*seed, 0))),
+            TokenStore.of(*self.target.sample(store.target, (*seed, 1))),
+        )
 
 
 def pad(sentences: Sequence[Sequence[int] | NDArray[Any]], step: int = 1) -> tuple[Tensor, Tensor]:
@@ -64,29 +78,39 @@ class BatchLoader:
     source length, then at random, and cut, so that every epoch has as many batches as every
     other. Lightning puts `state_dict` in its checkpoints: a resumed epoch goes on with the next
     batch. Memory: 4 bytes for each pair, and 20 more while an epoch begins.
+
+    With `sampling`, an epoch has as many batches as without, of about equally many tokens each:
+    more than `batch_tokens`, since its sentences have more. They are held in memory.
     """
 
-    def __init__(self, store: ParallelStore, batch_tokens: int, seed: int) -> None:
+    def __init__(
+        self, store: ParallelStore, batch_tokens: int, seed: int, sampling: Sampling | None = None
+    ) -> None:
         self.store = store
+        self.sampling = sampling
         self.seed = seed
         self.epoch = 0
         self.yielded = 0  # batches of this epoch that were handed out
         self.sampler = self  # where Lightning looks for set_epoch
-        target = _capped(store.target, TARGET_BITS)
-        self._bounds = _cut(np.bincount(_round_up(target + 1, TARGET_STEP)), batch_tokens)
-        target <<= np.uint32(SOURCE_BITS)
-        self._lengths = target | _capped(store.source, SOURCE_BITS)
+        self._lengths = _lengths(store)
+        target = (self._lengths >> np.uint32(SOURCE_BITS)) + 1
+        self._bounds = _cut(np.bincount(_round_up(target, TARGET_STEP)), batch_tokens)
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
     def __iter__(self) -> Iterator[Batch]:
         random = np.random.default_rng((self.seed, self.epoch))
-        order = _shuffled(self._lengths, random)
+        store, lengths, bounds = self.store, self._lengths, self._bounds
+        if self.sampling:
+            store = self.sampling.store(store, (self.seed, self.epoch))
+            lengths = _lengths(store)
+            bounds = _cut_evenly(np.sort(store.target.lengths) + 1, len(self))
+        order = _shuffled(lengths, random)
         batches = random.permutation(len(self))
         for i in batches[self.yielded :]:
             self.yielded += 1
-            yield make_batch(self.store, order[self._bounds[i] : self._bounds[i + 1]].tolist())
+            yield make_batch(store, order[bounds[i] : bounds[i + 1]].tolist())
         self.yielded = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -103,6 +127,14 @@ class BatchLoader:
 def _round_up(length: Any, step: int) -> Any:
     """The next multiple of `step`, of one length or of many."""
     return (length + step - 1) // step * step
+
+
+def _lengths(store: ParallelStore) -> NDArray[np.uint32]:
+    """What pairs (N,) are sorted by: the target's length above the bits of the source's."""
+    target = _capped(store.target, TARGET_BITS)
+    target <<= np.uint32(SOURCE_BITS)
+    target |= _capped(store.source, SOURCE_BITS)
+    return target
 
 
 def _capped(store: TokenStore, bits: int) -> NDArray[np.uint32]:
@@ -129,6 +161,19 @@ def _cut(counts: NDArray[np.int64], batch_tokens: int) -> NDArray[np.int64]:
             begins.append(np.arange(full, end, size))
             begin = int(begins[-1][-1])
     return np.concatenate([*begins, [end]])
+
+
+def _cut_evenly(lengths: NDArray[np.int64], batches: int) -> NDArray[np.int64]:
+    """Where each of so many batches begins in sentences of `lengths` (N,), and the end.
+
+    None is empty, and but for that each has as many tokens as every other.
+    """
+    ends = np.cumsum(lengths)
+    bounds = np.searchsorted(ends, np.linspace(0, ends[-1], batches + 1))
+    bounds[-1] = len(lengths)
+    places = np.arange(batches + 1)
+    bounds = np.maximum.accumulate(bounds - places) + places  # at least one apart
+    return np.minimum(bounds, len(lengths) - batches + places)
 
 
 def _shuffled(lengths: NDArray[np.uint32], random: np.random.Generator) -> NDArray[np.uint32]:

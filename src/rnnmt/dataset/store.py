@@ -37,6 +37,14 @@ class TokenStore:
         if not len(self.offsets) or self.offsets[-1] != len(self.ids):
             raise UserError(f"{prefix}: ids and offsets do not fit; repeat the stage 'tokenize'")
 
+    @classmethod
+    def of(cls, ids: Ids, lengths: npt.NDArray[np.int64]) -> TokenStore:
+        """A store in memory: all ids (tokens,), and the sentences' lengths (sentences,)."""
+        store = cls.__new__(cls)
+        store.ids = ids
+        store.offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return store
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

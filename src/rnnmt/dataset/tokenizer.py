@@ -8,8 +8,10 @@ text were seen before.
 from __future__ import annotations
 
 import io
+import operator
+import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ from pydantic import Field
 
 from rnnmt import params
 from rnnmt.corpora.clean import normalise
-from rnnmt.dataset.store import ids_dtype
+from rnnmt.dataset.store import TokenStore, ids_dtype
 from rnnmt.errors import UserError
 from rnnmt.params import Settings
 
@@ -33,6 +35,7 @@ SAMPLE_BYTES = 20_000_000
 # Longer ones are sentences of a language without spaces, and do not come twice.
 REMEMBERED_WORDS = 1 << 18
 REMEMBERED_LENGTH = 40
+SAMPLES = 64  # ways to cut a word that BPE-dropout has
 
 
 class TokenizerSettings(Settings):
@@ -56,6 +59,11 @@ class Tokenizer:
         self.vocabulary_size: int = self._model.vocab_size()
         self.dtype = ids_dtype(self.vocabulary_size)
         self._words = _Words(self._model, self.dtype)
+
+    def same_pieces(self, other: Tokenizer) -> bool:
+        """Whether both cut every text into the same ids."""
+        mine, others = (t._model.serialized_model_proto() for t in (self, other))
+        return bool(mine == others)
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """The ids of each sentence, without begin and end marks.
@@ -86,6 +94,86 @@ class Tokenizer:
     def pieces(self, ids: list[int]) -> list[str]:
         """The piece of each id; U+2581 in a piece is a space."""
         return [self._model.id_to_piece(i) for i in ids]
+
+
+class BpeDropout:
+    """Cuts sentences anew, each merge of a pair left out at random (Provilkov et al. 2020).
+
+    Words are cut one by one, and each is remembered in SAMPLES ways, of which chance takes one.
+    It stands here because SentencePiece's own sampling cannot be repeated: its seed gives other
+    cuts in another process. Raises UserError where the tokenizer is not of the algorithm bpe.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, rate: float) -> None:
+        model = tokenizer._model
+        self._dtype, self._rate = tokenizer.dtype, rate
+        self._pieces = tokenizer.pieces(list(range(tokenizer.vocabulary_size)))
+        self._ids = {
+            piece: i
+            for i, piece in enumerate(self._pieces)
+            if not (model.is_control(i) or model.is_unknown(i) or model.is_byte(i))
+        }
+        # The later a merge was learnt, the lower is its score: bpe's are 0, -1, -2, ...
+        self._scores = {piece: model.get_score(i) for piece, i in self._ids.items()}
+        if not all(score.is_integer() for score in self._scores.values()):
+            raise UserError(
+                f"{params.path()}: train.bpe_dropout: the tokenizer is not of the algorithm bpe; "
+                "set it to 0.0, or tokenizer.algorithm to bpe"
+            )
+        self._begins = np.array([piece.startswith("\u2581") for piece in self._pieces])
+        self._remembered: dict[tuple[bytes, int], bytes] = {}
+
+    def sample(
+        self, sentences: TokenStore, seed: tuple[int, ...]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """The same texts in other pieces, which `seed` determines.
+
+        Returns, as `encode_flat`, all ids (tokens,) and the lengths (sentences,).
+        """
+        begins = self._begins[sentences.ids]
+        begins[sentences.offsets[:-1][sentences.lengths > 0]] = True
+        places = np.flatnonzero(begins)  # (words,) where each begins
+        picks = np.random.default_rng(seed).integers(SAMPLES, size=len(places)).tolist()
+        size = self._dtype.itemsize
+        ends = (np.append(places, len(sentences.ids)) * size).tolist()
+        content = np.ascontiguousarray(sentences.ids, self._dtype).tobytes()
+        words = [
+            self._sampled(content[start:end], pick)
+            for start, end, pick in zip(ends, ends[1:], picks, strict=False)
+        ]
+        owners = np.searchsorted(sentences.offsets, places, side="right") - 1
+        tokens = np.fromiter(map(len, words), dtype=np.int64, count=len(words)) // size
+        lengths = np.bincount(owners, weights=tokens, minlength=len(sentences)).astype(np.int64)
+        return np.frombuffer(b"".join(words), self._dtype), lengths
+
+    def _sampled(self, word: bytes, pick: int) -> bytes:
+        found = self._remembered.get((word, pick))
+        if found is None:
+            if len(self._remembered) >= REMEMBERED_WORDS:
+                self._remembered.clear()
+            found = self._remembered[word, pick] = self._cut(word, pick)
+        return found
+
+    def _cut(self, word: bytes, pick: int) -> bytes:
+        pieces = [self._pieces[i] for i in np.frombuffer(word, self._dtype)]
+        symbols = list("".join(pieces))
+        # What has been spelled in bytes, or is unknown, stays as it is.
+        if not all(symbol in self._ids for symbol in (*pieces, *symbols)):
+            return word
+        chance = random.Random(word + pick.to_bytes())
+        merged = merge(symbols, self._scores, lambda: chance.random() < self._rate)
+        return np.array([self._ids[symbol] for symbol in merged], self._dtype).tobytes()
+
+
+def merge(symbols: list[str], scores: Mapping[str, float], drop: Callable[[], bool]) -> list[str]:
+    """Byte-pair encoding of a word's letters; `drop` leaves out a merge for the time being."""
+    while True:
+        pairs = enumerate(map(operator.add, symbols, symbols[1:]))
+        merges = [(scores[pair], -i) for i, pair in pairs if pair in scores and not drop()]
+        if not merges:
+            return symbols
+        i = -max(merges)[1]  # of equals the first
+        symbols = [*symbols[:i], symbols[i] + symbols[i + 1], *symbols[i + 2 :]]
 
 
 class _Words(dict[str, bytes]):

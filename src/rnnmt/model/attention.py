@@ -7,6 +7,9 @@ Shapes: B sentences, T target and S source tokens, H hidden width, A = H width o
                 = v . tanh(W h_i + U s_j)      additive  Bahdanau et al. 2015
 
     context_i = sum_j softmax_j(score(i, j)) s_j
+
+With several heads, each has the scores and the context of its own part of h, s, W s and v
+(Vaswani et al. 2017), and the weights shown are the mean of theirs.
 """
 
 from __future__ import annotations
@@ -79,9 +82,9 @@ class SharedMemory(NamedTuple):
 class Attention(nn.Module):
     """The base of the three kinds: they differ in keys and scores only."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, heads: int = 1) -> None:
         super().__init__()
-        self.hidden = hidden
+        self.hidden, self.heads = hidden, heads
 
     def keys(self, states: Tensor) -> Tensor:
         """Encoder states (B, S, H) as what queries are compared with (B, S, A)."""
@@ -91,26 +94,44 @@ class Attention(nn.Module):
         """Similarity (B, T, S) of decoder states (B, T, H) with keys (B, S, A)."""
         return query @ keys.transpose(1, 2)
 
+    def head_scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """The similarity of each head (B, heads, T, S)."""
+        scores = self.scores(self._split(query).flatten(0, 1), self._split(keys).flatten(0, 1))
+        return scores.view(-1, self.heads, *scores.shape[1:])
+
     def forward(self, query: Tensor, memory: Memory | SharedMemory) -> tuple[Tensor, Tensor]:
         """Decoder states (B, T, H) -> contexts (B, T, H) and weights (B, T, S), which sum to 1."""
         if isinstance(memory, SharedMemory):
             return memory.attend(self, query)
+        if self.heads > 1:
+            return self._forward_heads(query, memory)
         scores = self.scores(query, memory.keys)
         scores = scores.masked_fill(~memory.mask.unsqueeze(1), -math.inf)
         weights = scores.softmax(dim=2)
         return weights @ memory.states, weights
+
+    def _forward_heads(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        scores = self.head_scores(query, memory.keys)
+        scores = scores.masked_fill(~memory.mask[:, None, None], -math.inf)
+        weights = scores.softmax(dim=3)
+        contexts = weights @ self._split(memory.states)  # (B, heads, T, H / heads)
+        return contexts.transpose(1, 2).flatten(2), weights.mean(dim=1)
+
+    def _split(self, features: Tensor) -> Tensor:
+        """(B, L, W) -> (B, heads, L, W / heads)"""
+        return features.view(*features.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class DotAttention(Attention):
     """Scaled, since the variance of a dot product grows with the width."""
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        return super().scores(query, keys) / math.sqrt(self.hidden)
+        return super().scores(query, keys) / math.sqrt(self.hidden // self.heads)
 
 
 class GeneralAttention(Attention):
-    def __init__(self, hidden: int) -> None:
-        super().__init__(hidden)
+    def __init__(self, hidden: int, heads: int = 1) -> None:
+        super().__init__(hidden, heads)
         self.project = nn.Linear(hidden, hidden, bias=False)
 
     def keys(self, states: Tensor) -> Tensor:
@@ -119,8 +140,8 @@ class GeneralAttention(Attention):
 
 
 class AdditiveAttention(Attention):
-    def __init__(self, hidden: int) -> None:
-        super().__init__(hidden)
+    def __init__(self, hidden: int, heads: int = 1) -> None:
+        super().__init__(hidden, heads)
         self.project = nn.Linear(hidden, hidden, bias=False)
         self.query = nn.Linear(hidden, hidden)
         self.energy = nn.Parameter(torch.empty(hidden).uniform_(-1, 1) / math.sqrt(hidden))
@@ -130,8 +151,15 @@ class AdditiveAttention(Attention):
         return projected
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        energies = torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))  # (B, T, S, A)
-        return energies @ self.energy
+        return self._energies(query, keys) @ self.energy
+
+    def head_scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        energies = self._energies(query, keys) * self.energy
+        own = energies.view(*energies.shape[:3], self.heads, -1)  # (B, T, S, heads, A / heads)
+        return own.sum(dim=4).permute(0, 3, 1, 2)
+
+    def _energies(self, query: Tensor, keys: Tensor) -> Tensor:
+        return torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))  # (B, T, S, A)
 
 
 ATTENTIONS: dict[str, type[Attention]] = {

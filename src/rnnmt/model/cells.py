@@ -23,10 +23,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from rnnmt.model.settings import ModelSettings
+
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 # A cell's state is one tensor (K, B, H): the hidden state h and, for the LSTM, the cell state c.
 STATES = {"rnn": 1, "gru": 1, "lstm": 2}
+
+
+def layer_norm(settings: ModelSettings) -> nn.Module:
+    """What a layer's hidden states (B, T, H) go through: layer normalisation (Ba et al. 2016).
+
+    Of the outputs, since the fused kernels have no place for it between their gates.
+    """
+    return nn.LayerNorm(settings.hidden) if settings.layer_norm else nn.Identity()
 
 
 class Recurrent(nn.Module):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from rnnmt.model.attention import ATTENTIONS, Memory, SharedMemory
-from rnnmt.model.cells import STATES, Recurrent
-from rnnmt.model.dropout import SequenceDropout
+from rnnmt.model.cells import STATES, Recurrent, layer_norm
+from rnnmt.model.dropout import SequenceDropout, WordDropout
 from rnnmt.model.encoder import Encoding
 from rnnmt.model.settings import ModelSettings
 
@@ -46,13 +46,15 @@ class Decoder(nn.Module):
         super().__init__()
         hidden, layers = settings.hidden, settings.decoder_layers
         self.embedding = embedding
+        self.words = WordDropout(settings.word_dropout)
         self.dropout = SequenceDropout(settings.dropout)
         self.layers = nn.ModuleList(
             Recurrent(settings.cell, hidden if layer else settings.embedding, hidden)
             for layer in range(layers)
         )
         attends = settings.attention != "none"
-        self.attention = ATTENTIONS[settings.attention](hidden) if attends else None
+        self.norms = nn.ModuleList(layer_norm(settings) for _ in range(layers))
+        self.attention = ATTENTIONS[settings.attention](hidden, settings.heads) if attends else None
         self.combine = nn.Linear(2 * hidden if attends else hidden, hidden)
         self.bridge = nn.Linear(hidden, layers * STATES[settings.cell] * hidden)
         self.features = nn.Linear(hidden, settings.embedding, bias=False)
@@ -76,17 +78,18 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, state: State, memory: Memory | SharedMemory | None) -> Output:
         """`tokens` (B, T) that follow `state` -> the features of the tokens after each of them."""
-        inputs = self.dropout(self.embedding(tokens))
+        inputs = self.dropout(self.words(self.embedding(tokens)))
         first, *above = self.layers
         hidden, last = first(inputs, state.layers[0])
+        hidden = self.norms[0](hidden)
         states, weights = [last], None
         if self.attention is not None:
             context, weights = self.attention(hidden, memory)
             hidden = torch.cat([hidden, context], dim=2)
         hidden = torch.tanh(self.combine(hidden))
-        for layer, before in zip(above, state.layers[1:], strict=True):
+        for layer, norm, before in zip(above, self.norms[1:], state.layers[1:], strict=True):
             residual, last = layer(self.dropout(hidden), before)
-            hidden = hidden + residual
+            hidden = hidden + norm(residual)
             states.append(last)
         features = self.features(self.dropout(hidden))
         return Output(features, State(torch.stack(states)), weights)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rnnmt.model.cells import Recurrent
-from rnnmt.model.dropout import SequenceDropout
+from rnnmt.model.cells import Recurrent, layer_norm
+from rnnmt.model.dropout import SequenceDropout, WordDropout
 from rnnmt.model.settings import ModelSettings
 
 
@@ -25,11 +25,13 @@ class Encoder(nn.Module):
     def __init__(self, settings: ModelSettings, embedding: nn.Embedding) -> None:
         super().__init__()
         self.embedding = embedding
+        self.words = WordDropout(settings.word_dropout)
         self.dropout = SequenceDropout(settings.dropout)
         half = settings.hidden // 2
         widths = [settings.embedding] + [settings.hidden] * (settings.encoder_layers - 1)
         self.forwards = nn.ModuleList(Recurrent(settings.cell, w, half) for w in widths)
         self.backwards = nn.ModuleList(Recurrent(settings.cell, w, half) for w in widths)
+        self.norms = nn.ModuleList(layer_norm(settings) for _ in widths)
 
     def forward(self, source: Tensor, lengths: Tensor) -> Encoding:
         """`source` (B, S) token ids, `lengths` (B,) of at least 1; padding changes nothing."""
@@ -37,14 +39,14 @@ class Encoder(nn.Module):
         # Mirrored, token t of a sentence stands at length - 1 - t and the padding stays behind it,
         # so that the backward direction sees the sentence first. Its own inverse.
         mirror = (last - torch.arange(source.shape[1])) % source.shape[1]
-        states = self.dropout(self.embedding(source))
-        for layer, (forwards, backwards) in enumerate(
-            zip(self.forwards, self.backwards, strict=True)
+        states = self.dropout(self.words(self.embedding(source)))
+        for layer, (forwards, backwards, norm) in enumerate(
+            zip(self.forwards, self.backwards, self.norms, strict=True)
         ):
             inputs = self.dropout(states) if layer else states
             right, _ = forwards(inputs)
             left, _ = backwards(_reorder(inputs, mirror))
-            outputs = torch.cat([right, _reorder(left, mirror)], dim=2)
+            outputs = norm(torch.cat([right, _reorder(left, mirror)], dim=2))
             # Residual connection between layers of the same width.
             states = outputs + states if layer else outputs
             final = torch.cat([_at(right, last), _at(left, last)], dim=1)

@@ -34,17 +34,26 @@ class PreparedDecoder(NamedTuple):
     output: PackedOutput | QuantizedOutput
 
 
-def prepare(decoder: Decoder) -> PreparedDecoder:
+def prepare(decoder: Decoder, quantized: bool = True) -> PreparedDecoder:
     """`decoder`, as it is now, for calls with one token of each hypothesis and no gradients.
 
-    Its weights are copies, which later changes do not reach.
+    Its weights are copies, which later changes do not reach. Without `quantized` the output layer
+    is in float32 and gives logits too.
     """
     shared = {id(weight): weight for weight in decoder.parameters()}
     step: Decoder = copy.deepcopy(decoder, shared)
     step.add_module("features", nn.Identity())
     # One product in place of two: O (F h) + b = (O F) h + b.
     weight = decoder.output.weight.detach() @ decoder.features.weight.detach()
-    output = _output(weight, decoder.output.bias.detach(), float(len(decoder.layers)))
+    # A tanh, and hidden states below 1 added to it; normalised ones have no such bound.
+    bounded = all(isinstance(norm, nn.Identity) for norm in decoder.norms[1:])
+    quick = quantized and bounded and len(weight) >= QUANTIZED_FROM and _has_8_bit_products(weight)
+    bias = decoder.output.bias.detach()
+    output = (
+        QuantizedOutput(weight, bias, reach=float(len(decoder.layers)))
+        if quick
+        else PackedOutput(weight, bias)
+    )
     layers = [STEPS[layer.cell](layer) for layer in cast(Iterable[Recurrent], decoder.layers)]
     step.layers = nn.ModuleList(layers)
     # W x + b of the first layer, once for all words.
@@ -60,12 +69,10 @@ def prepare(decoder: Decoder) -> PreparedDecoder:
     return PreparedDecoder(step, output)
 
 
-def _output(weight: Tensor, bias: Tensor, reach: float) -> PackedOutput | QuantizedOutput:
-    # Without these instructions 8-bit products are slow and overflow.
-    quick = torch.cpu._is_vnni_supported() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if quick and len(weight) >= QUANTIZED_FROM and weight.dtype == torch.float32:
-        return QuantizedOutput(weight, bias, reach)
-    return PackedOutput(weight, bias)
+def _has_8_bit_products(weight: Tensor) -> bool:
+    # Without these instructions they are slow and overflow.
+    vnni = torch.cpu._is_vnni_supported() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return vnni and weight.dtype == torch.float32
 
 
 class PackedOutput(nn.Module):

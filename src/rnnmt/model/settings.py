@@ -18,17 +18,22 @@ class ModelSettings(Settings):
 
     cell: Literal["rnn", "gru", "lstm"]
     attention: Literal["none", "dot", "general", "additive"]
+    heads: int = Field(ge=1, le=64)
     embedding: int = Field(ge=1, le=8192)
     hidden: int = Field(ge=2, le=8192)
     encoder_layers: int = Field(ge=1, le=16)
     decoder_layers: int = Field(ge=1, le=16)
+    layer_norm: bool
     dropout: float = Field(ge=0.0, lt=1.0)
+    word_dropout: float = Field(ge=0.0, lt=1.0)
     tie_embeddings: bool
 
     @model_validator(mode="after")
     def _two_directions_share_the_width(self) -> ModelSettings:
         if self.hidden % 2:
             raise ValueError("hidden must be even: the encoder's two directions share it")
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden must be a multiple of heads ({self.heads}), which share it")
         return self
 
 
@@ -42,9 +47,11 @@ class TrainSettings(Settings):
     learning_rate: float = Field(gt=0.0, le=10.0)
     warmup_steps: int = Field(ge=0)
     schedule: Literal["cosine", "inverse-sqrt", "constant"]
+    bpe_dropout: float = Field(ge=0.0, lt=1.0)
     label_smoothing: float = Field(ge=0.0, lt=1.0)
     gradient_clip: float = Field(gt=0.0)
     weight_decay: float = Field(ge=0.0, le=1.0)
+    weight_average: float = Field(ge=0.0, lt=1.0)
     precision: Literal["float32", "bfloat16"]
     checkpoint_seconds: float = Field(gt=0.0)
 

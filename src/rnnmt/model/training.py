@@ -15,10 +15,12 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import sacrebleu
 import torch
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from rnnmt.dataset.batch import Batch, BatchLoader, make_batch
+from rnnmt.dataset.batch import Batch, BatchLoader, Sampling, make_batch
 from rnnmt.dataset.store import ParallelStore
 from rnnmt.dataset.tokenizer import PAD, Tokenizer
 from rnnmt.errors import UserError
@@ -52,10 +54,15 @@ class ParallelData(pl.LightningDataModule):
     """Training batches in random order, validation batches sorted by length."""
 
     def __init__(
-        self, train: ParallelStore, valid: ParallelStore, batch_tokens: int, seed: int
+        self,
+        train: ParallelStore,
+        valid: ParallelStore,
+        batch_tokens: int,
+        seed: int,
+        sampling: Sampling | None,
     ) -> None:
         super().__init__()
-        self.train = BatchLoader(train, batch_tokens, seed)
+        self.train = BatchLoader(train, batch_tokens, seed, sampling)
         order = sorted(range(len(valid.source)), key=lambda i: int(valid.source.lengths[i]))
         chunks = [
             order[start : start + VALIDATION_SENTENCES]
@@ -159,6 +166,13 @@ class TranslationModule(pl.LightningModule):
         if self.settings.schedule == "inverse-sqrt":
             return math.sqrt(max(1, warmup) / max(1, step))
         return 1.0
+
+
+def averaging(decay: float) -> WeightAveraging:
+    """Exponential moving average of the weights (Polyak & Juditsky 1992), which is what is
+    validated and kept; `decay` is what remains of it at each update.
+    """
+    return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
 class History(pl.Callback):

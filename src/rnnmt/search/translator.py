@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS
+from rnnmt.errors import UserError
 from rnnmt.model.attention import SharedMemory
 from rnnmt.model.decoder import State
 from rnnmt.model.folder import TrainedModel
-from rnnmt.model.prepared import PreparedDecoder, prepare
+from rnnmt.model.likeliest import likeliest
+from rnnmt.model.prepared import PackedOutput, PreparedDecoder, prepare
 from rnnmt.model.seq2seq import greedy_limits
-from rnnmt.search.beam import Hypothesis, Step, beam_search
+from rnnmt.search.beam import Hypothesis, Step, beam_search, score
 
 
 class Translation(NamedTuple):
@@ -38,40 +40,85 @@ class Translation(NamedTuple):
         return weights[: len(self.target_pieces), : len(self.source_pieces)]
 
 
-class _Search(NamedTuple):
-    """The state of a beam search: the decoder's, and the memory of each hypothesis' sentence."""
+def reranked(
+    translations: list[Translation], nbest: int, length_penalty: float
+) -> list[Translation]:
+    """What a search with `length_penalty` would have given for the sentence, best first.
 
-    state: State
-    memory: SharedMemory | None
+    `translations` are all that `Translator.beam` finds: as many `nbest` as its `beam`. Only when
+    it stops, and its order, depend on the penalty, so that one search serves them all.
+    """
+
+    def scored(translation: Translation) -> Translation:
+        found = translation.hypothesis
+        length = max(1, len(found.ids) + found.ended)
+        value = score(found.log_prob, length, length_penalty)
+        return translation._replace(hypothesis=found._replace(score=value))
+
+    def order(translation: Translation) -> tuple[float, int]:
+        return -translation.hypothesis.score, len(translation.hypothesis.ids)
+
+    return sorted(map(scored, translations), key=order)[:nbest]
+
+
+class _Search(NamedTuple):
+    """The state of a beam search: each decoder's, and the memory of each hypothesis' sentence."""
+
+    states: tuple[State, ...]
+    memories: tuple[SharedMemory | None, ...]
 
     def select(self, rows: Tensor) -> _Search:
-        memory = None if self.memory is None else self.memory.select(rows)
-        return _Search(self.state.select(rows), memory)
+        return _Search(
+            tuple(state.select(rows) for state in self.states),
+            tuple(None if memory is None else memory.select(rows) for memory in self.memories),
+        )
 
 
 StepFunction = Callable[[Tensor, _Search, int], Step[_Search]]
 
 
 class Translator:
-    """Translates lists of sentences; each one's translation is that which it would have alone."""
+    """Translates lists of sentences; each one's translation is that which it would have alone.
 
-    def __init__(self, trained: TrainedModel, max_length_ratio: float = 3.0) -> None:
+    With `others` it is an ensemble: the probability of a token is the mean of the models'.
+    Raises UserError where they do not share the tokenizers.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedModel,
+        max_length_ratio: float = 3.0,
+        others: Sequence[TrainedModel] = (),
+    ) -> None:
         self.trained = trained
+        self.models = [one.model for one in (trained, *others)]
         self.max_length_ratio = max_length_ratio
+        for other in others:
+            if not (
+                other.source.same_pieces(trained.source)
+                and other.target.same_pieces(trained.target)
+            ):
+                raise UserError(
+                    "models with different tokenizers cannot translate together: their tokens "
+                    "are not the same; take seeds or variants of one corpus"
+                )
 
     @cached_property
-    def _decoder(self) -> PreparedDecoder:
-        """The model's decoder, prepared when the first sentences are translated."""
-        return prepare(self.trained.model.decoder)
+    def _decoders(self) -> list[PreparedDecoder]:
+        """The models' decoders, prepared when the first sentences are translated."""
+        alone = len(self.models) == 1
+        return [prepare(model.decoder, quantized=alone) for model in self.models]
 
     @torch.inference_mode()
     def greedy(self, sentences: list[str]) -> list[str]:
         """The translation (N,) of each sentence (N,) by taking the likeliest word each time."""
         if not sentences:
             return []
+        if len(self.models) > 1:
+            return [best.text for [best] in self.beam(sentences, 1, 1, 0.0)]
         source, lengths = pad(self.trained.source.encode(sentences))
         limits = greedy_limits(lengths, self.max_length_ratio)
-        ids = self.trained.model.greedy(source, lengths, limits, self._decoder)
+        ids = self.models[0].greedy(source, lengths, limits, self._decoders[0])
         return self.trained.target.decode(ids)
 
     @torch.inference_mode()
@@ -92,10 +139,10 @@ class Translator:
         encoded = self.trained.source.encode(sentences)
         source, lengths = pad(encoded)
         limits = greedy_limits(lengths, self.max_length_ratio).tolist()
-        state, memory = self.trained.model.encode(source, lengths)
+        states, memories = zip(*(m.encode(source, lengths) for m in self.models), strict=True)
         found = beam_search(
             watch(self._step),
-            _Search(state, None if memory is None else SharedMemory.of(memory)),
+            _Search(states, tuple(None if m is None else SharedMemory.of(m) for m in memories)),
             limits,
             bos=BOS,
             eos=EOS,
@@ -109,11 +156,31 @@ class Translator:
         ]
 
     def _step(self, tokens: Tensor, search: _Search, count: int) -> Step[_Search]:
-        decoder = self._decoder
-        output = decoder.step(tokens.unsqueeze(1), search.state, search.memory)
-        log_probs, words = decoder.output.likeliest(output.features[:, 0], count)
-        attention = None if output.attention is None else output.attention[:, 0]
-        return Step(log_probs, words, _Search(output.state, search.memory), attention)
+        outputs = [
+            decoder.step(tokens.unsqueeze(1), state, memory)
+            for decoder, state, memory in zip(
+                self._decoders, search.states, search.memories, strict=True
+            )
+        ]
+        log_probs, words = self._likeliest([output.features[:, 0] for output in outputs], count)
+        weights = [o.attention[:, 0] for o in outputs if o.attention is not None]
+        # Of models without attention it says nothing.
+        attention = sum(weights[1:], weights[0]) / len(weights) if weights else None
+        states = tuple(output.state for output in outputs)
+        return Step(log_probs, words, search._replace(states=states), attention)
+
+    def _likeliest(self, features: list[Tensor], count: int) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and tokens (N, K) after each model's features (N, H)."""
+        layers = [decoder.output for decoder in self._decoders]
+        if len(layers) == 1:
+            return layers[0].likeliest(features[0], count)
+        # The mean of their probabilities.
+        each = [
+            cast(PackedOutput, layer).logits(own).log_softmax(dim=1)
+            for layer, own in zip(layers, features, strict=True)
+        ]
+        mean = torch.stack(each).logsumexp(dim=0)
+        return likeliest(mean, min(count, mean.shape[1]))
 
     def _translation(self, source: list[int], hypothesis: Hypothesis) -> Translation:
         ids = list(hypothesis.ids)

@@ -4,7 +4,8 @@
 
 Writes to `reports/<corpus>/translations/<variant>-<seed>/`, for each set S:
 `S.greedy.txt` and `S.beam.txt`, one detokenised line for each sentence; `S.jsonl`, its n best with
-log-probabilities, scores and alignment; and `summary.json` with what it took.
+log-probabilities, scores and alignment; and `summary.json` with what it took and which of
+`decode.length_penalty` was best on the validation set.
 """
 
 from __future__ import annotations
@@ -12,10 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from rnnmt import params
 from rnnmt.errors import run_stage
@@ -23,8 +22,6 @@ from rnnmt.search.settings import DecodeSettings
 
 if TYPE_CHECKING:
     from rnnmt.search.translator import Translation, Translator
-
-T = TypeVar("T")
 
 
 def main() -> None:
@@ -39,8 +36,16 @@ def main() -> None:
     partial = final.with_name(f".{label}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    times = {split: _decode(translator, settings, tokens, split, partial) for split in splits}
-    summary = {"beam": settings.beam, "threads": params.threads(), "splits": times}
+    splits.sort(key=lambda split: split != "valid")  # which chooses the length penalty
+    penalties, times = settings.length_penalty, {}
+    for split in splits:
+        times[split], penalties = _decode(translator, settings, penalties, tokens, split, partial)
+    summary = {
+        "beam": settings.beam,
+        "length_penalty": penalties[0],
+        "threads": params.threads(),
+        "splits": times,
+    }
     (partial / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
     shutil.rmtree(final, ignore_errors=True)
     partial.replace(final)
@@ -65,29 +70,38 @@ def _load(folder: Path, settings: DecodeSettings) -> Translator:
 
 
 def _decode(
-    translator: Translator, settings: DecodeSettings, tokens: Path, split: str, folder: Path
-) -> dict[str, Any]:
-    """Translate one set both ways, write its files, and return seconds, sentences and tokens."""
-    sentences = (tokens / f"{split}.source.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    size = settings.batch_sentences
-    pieces = list(map(len, translator.trained.source.encode(sentences)))
-    greedy, greedy_seconds = _in_batches(translator.greedy, sentences, pieces, size)
+    translator: Translator,
+    settings: DecodeSettings,
+    penalties: list[float],
+    tokens: Path,
+    split: str,
+    folder: Path,
+) -> tuple[dict[str, Any], list[float]]:
+    """Translate one set both ways and write its files.
 
-    def search(batch: list[str]) -> list[list[Translation]]:
-        return translator.beam(batch, settings.beam, settings.nbest, settings.length_penalty)
+    Returns seconds, sentences and tokens, and the one of `penalties` that is best for this set.
+    """
+    from rnnmt.search.sets import beam_set, in_batches, read_lines, timed, write_lines
 
-    beam, beam_seconds = _in_batches(search, sentences, pieces, size)
+    sentences = read_lines(tokens / f"{split}.source.txt")
+    references = read_lines(tokens / f"{split}.target.txt")
+    greedy, greedy_seconds = timed(
+        lambda: in_batches(translator, translator.greedy, sentences, settings.batch_sentences)
+    )
+    (beam, penalty), beam_seconds = timed(
+        lambda: beam_set(translator, settings, penalties, sentences, references)
+    )
     best = [translations[0].text for translations in beam]
-    _write_lines(folder / f"{split}.greedy.txt", greedy)
-    _write_lines(folder / f"{split}.beam.txt", best)
+    write_lines(folder / f"{split}.greedy.txt", greedy)
+    write_lines(folder / f"{split}.beam.txt", best)
     records = [_record(*pair) for pair in zip(sentences, beam, strict=True)]
-    _write_lines(folder / f"{split}.jsonl", records)
+    write_lines(folder / f"{split}.jsonl", records)
     print(
         f"{split}: {len(sentences)} sentences, greedy {greedy_seconds:.1f} s, "
         f"beam {settings.beam} {beam_seconds:.1f} s",
         flush=True,
     )
-    return {
+    times = {
         name: {
             "seconds": round(seconds, 3),
             "sentences": len(sentences),
@@ -98,20 +112,7 @@ def _decode(
             ("beam", best, beam_seconds),
         )
     }
-
-
-def _in_batches(
-    translate: Callable[[list[str]], list[T]], sentences: list[str], pieces: list[int], size: int
-) -> tuple[list[T], float]:
-    """`translate` every sentence, those of as many pieces together; in order, with the seconds."""
-    started = time.perf_counter()
-    order = sorted(range(len(sentences)), key=lambda i: pieces[i], reverse=True)
-    results: dict[int, T] = {}
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        translated = translate([sentences[i] for i in rows])
-        results.update(zip(rows, translated, strict=True))
-    return [results[i] for i in range(len(sentences))], time.perf_counter() - started
+    return times, [penalty]
 
 
 def _record(source: str, translations: list[Translation]) -> str:
@@ -130,12 +131,6 @@ def _record(source: str, translations: list[Translation]) -> str:
         record["target_pieces"] = first.target_pieces
         record["alignment"] = [[round(float(w), 3) for w in row] for row in first.alignment]
     return json.dumps(record, ensure_ascii=False)
-
-
-def _write_lines(file: Path, lines: list[str]) -> None:
-    # A translation may hold what the model made of control bytes: a line stays a line.
-    text = "".join(line.replace("\r", " ").replace("\n", " ") + "\n" for line in lines)
-    file.write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -111,25 +111,30 @@ def _train(
     import pytorch_lightning as pl
     import torch
 
+    from rnnmt.dataset.batch import Sampling
     from rnnmt.dataset.store import open_split
-    from rnnmt.dataset.tokenizer import Tokenizer
+    from rnnmt.dataset.tokenizer import BpeDropout, Tokenizer
     from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
     from rnnmt.model.training import (
         History,
         ParallelData,
         ResumePoint,
         TranslationModule,
+        averaging,
         usable_precision,
     )
     from rnnmt.tracking.training import LogEpochs, training_logger
 
     precision = usable_precision(settings.precision)
     pl.seed_everything(description["seed"], workers=True, verbose=False)
+    source, target = (Tokenizer(tokens / f"{side}.model") for side in ("source", "target"))
+    rate = settings.bpe_dropout
     data = ParallelData(
         open_split(tokens, "train"),
         open_split(tokens, "valid"),
         settings.batch_tokens,
         description["seed"],
+        Sampling(BpeDropout(source, rate), BpeDropout(target, rate)) if rate else None,
     )
     module = TranslationModule(
         Seq2Seq(model_settings, Vocabularies(**description["vocabularies"])),
@@ -137,14 +142,17 @@ def _train(
         precision,
         total_steps=settings.max_epochs * len(data.train),
         seed=description["seed"],
-        tokenizer=Tokenizer(tokens / "target.model"),
+        tokenizer=target,
         references=(tokens / "valid.target.txt").read_text().split("\n")[:-1],
     )
     last = work / "last.ckpt"
     resume = last if last.exists() else None
     logger, history = training_logger(description, resume is not None), History()
     resume_point = ResumePoint(last, settings.checkpoint_seconds)
-    callbacks = [history, LogEpochs(history, logger), resume_point]
+    callbacks = [history, LogEpochs(history, logger)]
+    if settings.weight_average:
+        callbacks.append(averaging(settings.weight_average))
+    callbacks.append(resume_point)  # last, when the others have done what belongs to an update
     trainer = _trainer(settings, work, callbacks, logger)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
