@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+import servers
 from rnnmt import params
 from rnnmt.dataset.tokenizer import Tokenizer
 from rnnmt.errors import UserError
@@ -25,6 +27,7 @@ from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
 from rnnmt.scoring.gate import Evidence
 from rnnmt.scoring.settings import Run, references
+from rnnmt.serving.sources import source
 from rnnmt.stages import evaluate
 from rnnmt.tracking import registry
 from rnnmt.tracking.promotion import REFUSED, promote, roll_back
@@ -414,3 +417,46 @@ def test_loaded_from_mlflow_it_translates_as_the_translator(folder: Path) -> Non
         folder / "models/bundled/lstm-1")).beam(sentences, 1, 1, 1.0)]  # fmt: skip
     with pytest.raises(mlflow.MlflowException, match=r"nbest \(9\) cannot exceed beam \(5\)"):
         model.predict(sentences, params={"nbest": 9})
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_service_follows_the_alias() -> None:
+    follows = source(f"models:/{NAME}@champion", 30)
+    with pytest.raises(UserError, match="no such model"):
+        follows.load(None)
+    promote()
+    first = follows.load(None)
+    assert first is not None
+    assert first.name == f"{NAME} 1"
+    assert first.search.beam == params.read()["decode"]["beam"]
+    assert follows.load(first.name) is None
+    only("lstm-dot")
+    promote()
+    second = follows.load(first.name)
+    assert second is not None
+    assert second.name == f"{NAME} 2"
+    stays = source(f"models:/{NAME}/1", 30).load(None)
+    assert stays is not None
+    assert stays.name == first.name
+
+
+@pytest.mark.long
+def test_mlflows_own_server_serves_it(folder: Path) -> None:
+    promote()
+    port = servers.free_port()
+    command = ["mlflow", "models", "serve", "-m", f"models:/{NAME}@champion", "-p", str(port)]
+    environment = servers.KEYS | {"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
+    with (
+        open(folder / "log", "w") as log,
+        servers.running([*command, "--env-manager", "local"], port, log, environment),
+    ):
+        body = {"inputs": ["le chat noir", ""], "params": {"beam": 2, "nbest": 2}}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = json.load(answer)["predictions"]
+    assert [one["text"] for one in found[1]] == [""]
+    assert "score" in found[0][0]

@@ -68,8 +68,15 @@ def run_on_hosts(hosts: Sequence[str], environment: str) -> None:
 
 
 def submit(folder: str, options: dict[str, str]) -> None:
-    """Submit the plan as one SLURM array, from and in a folder that all its nodes see."""
-    import submitit
+    """Submit the plan as one SLURM array, from a clone that all its nodes see.
+
+    Its logs go to `folder`. Raises UserError where submitit is not installed. Where there is no
+    SLURM, submitit runs all on this machine.
+    """
+    try:
+        import submitit
+    except ImportError:
+        raise UserError("SLURM needs submitit: pip install submitit") from None
 
     executor = submitit.AutoExecutor(folder)
     executor.update_parameters(
