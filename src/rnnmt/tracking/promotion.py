@@ -166,9 +166,12 @@ def evidence_of(run: Run, sources: Sources) -> Evidence:
 
     Raises UserError where they are missing, or are not of this model and these test sets.
     """
-    decode = params.load("decode", DecodeSettings).model_dump()
     _check_current(run, sources)
-    detail, splits = run.detail(), run.decoding()["splits"]
+    detail, decoding = run.detail(), run.decoding()
+    splits = decoding["splits"]
+    # The penalty is that of the grid which validation has chosen.
+    decode = params.load("decode", DecodeSettings).model_dump()
+    decode |= {"length_penalty": decoding["length_penalty"]}
     times = [splits[split]["beam"] for split in sources.wanted.tests]
     seconds = sum(one["seconds"] for one in times)
     description = run.settings()
