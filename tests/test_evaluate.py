@@ -74,7 +74,8 @@ def make_run(folder: Path, variant: str, seed: int, references: dict[str, list[s
         }
         for split, lines in references.items()
     }
-    write(out / "summary.json", {"beam": 5, "threads": 2, "splits": speeds})
+    decoding = {"beam": 5, "length_penalty": 1.0, "threads": 2, "splits": speeds}
+    write(out / "summary.json", decoding)
     for split, lines in references.items():
         for search in ("greedy", "beam"):
             wrong = [

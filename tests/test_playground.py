@@ -260,9 +260,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+OFF: dict[str, Any] = {
+    "tie_embeddings": False, "word_dropout": 0.0, "heads": 1, "layer_norm": False,
+}  # fmt: skip
+
+
 def save(folder: Path, tokens: Path, **changes: Any) -> None:
     base = {"embedding": 12, "hidden": 10, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.1}
-    settings = ModelSettings(**{**base, "tie_embeddings": False, **changes})
+    settings = ModelSettings(**{**base, **OFF, **changes})
     size = Tokenizer(tokens / "source.model").vocabulary_size
     torch.manual_seed(sum(map(ord, folder.name)))
     model = Seq2Seq(settings, Vocabularies(size, size, False)).eval()

@@ -36,7 +36,8 @@ from test_evaluate import SPLITS, WORDS, lab, make_run, write
 NAME = "bundled-en-fr"
 TINY = {
     "cell": "gru", "attention": "none", "embedding": 4, "hidden": 4, "encoder_layers": 1,
-    "decoder_layers": 1, "dropout": 0.0, "tie_embeddings": False,
+    "decoder_layers": 1, "dropout": 0.0, "tie_embeddings": False, "word_dropout": 0.0, "heads": 1,
+    "layer_norm": False,
 }  # fmt: skip
 
 

@@ -41,7 +41,8 @@ WORDS = [
 ]  # fmt: skip
 MODEL = {
     "cell": "gru", "attention": "general", "embedding": 16, "hidden": 16, "encoder_layers": 1,
-    "decoder_layers": 1, "dropout": 0.0, "tie_embeddings": False,
+    "decoder_layers": 1, "dropout": 0.0, "tie_embeddings": False, "word_dropout": 0.0, "heads": 1,
+    "layer_norm": False,
 }  # fmt: skip
 SENTENCES = [" ".join(WORDS[(i * k + i) % 19] for k in range(2 + i % 9)) for i in range(90)]
 
