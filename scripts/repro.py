@@ -1,8 +1,9 @@
 """What `make repro [RECIPE=name]` does: `dvc repro`, with several variants trained at a time.
 
 All settings are checked and the shared stages brought up to date. Then every variant and seed has
-its chain of stages, train, decode, evaluate; as many chains run at once as there are processors
-for. A last `dvc repro` verifies everything and compares.
+its chain of stages, train, decode, evaluate, analyze, and the memory tasks have one; as many
+chains run at once as there are processors for. A last `dvc repro` verifies everything, compares
+and reports.
 
 DVC reads one dvc.yaml with one params.yaml and one dvc.lock beside it. For a recipe, the same
 stages are written to recipes/NAME/dvc.yaml with `recipes/NAME.yaml` as their settings, and their
@@ -34,8 +35,8 @@ from rnnmt.errors import UserError, end_with_parent, run_main
 
 ROOT = Path(__file__).parent.parent
 LOCK = Path(".dvc/tmp/make-repro.lock")
-SHARED = ("download", "tokenize")
-CHAIN = ("train", "decode", "evaluate")
+SHARED = ("download", "tokenize", "align")
+CHAIN = ("train", "decode", "evaluate", "analyze")
 # Several DVCs may run, each of which locks the repository for moments.
 DVC = ("dvc", "--wait-for-lock")
 
@@ -120,10 +121,11 @@ def reproduce(pipeline: str) -> None:
     if not stale:
         print("Nothing has changed: models, translations, scores and comparison are up to date.")
     if stale.intersection(SHARED):
-        commands.check(*DVC, "repro", address(pipeline, "tokenize"))
+        commands.check(*DVC, "repro", address(pipeline, "align"))
         stale = changed(pipeline)
     labels = [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
     chains = {label: [f"{stage}@{label}" for stage in CHAIN] for label in labels}
+    chains["memory"] = ["memory"]
     run_chains(
         {
             # -s: these stages alone, since two at once must not both check what they share.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
@@ -183,7 +182,32 @@ def splits() -> dict[str, list[Sentence]]:
 
 @pytest.mark.parametrize(("meaning", "source", "target"), KNOWN, ids=[k[1] for k in KNOWN])
 def test_known_meanings_have_known_sentences(meaning: Meaning, source: str, target: str) -> None:
-    assert realise(meaning)[:2] == (source, target)
+    sentence = realise(meaning)
+    assert (sentence.source, sentence.target) == (source, target)
+
+
+def linked(sentence: Sentence) -> tuple[set[str], set[str]]:
+    source, target, sure, possible = sentence.links
+    said = [{f"{source[i]}={target[j]}" for i, j in some} for some in (sure, possible - sure)]
+    return said[0], said[1]
+
+
+def test_links_cross_where_the_order_of_the_words_does() -> None:
+    cat = the("cat", adjectives=(adjective("black", "noir"),))
+    seen = Clause(SHE, verb("see", "voir"), TENSES["present"], cat)
+    sure, possible = linked(realise(Statement(seen)))
+    assert sure == {"She=Elle", "sees=voit", "the=le", "black=noir", "cat=chat", ".=."}
+    assert not possible
+
+
+def test_links_of_clitics_and_negation() -> None:
+    sentence = realise(
+        Statement(Clause(SHE, verb("see", "voir"), TENSES["present"], HE, polarity="not"))
+    )
+    assert (sentence.source, sentence.target) == ("She does not see him.", "Elle ne le voit pas.")
+    sure, possible = linked(sentence)
+    assert sure == {"She=Elle", "see=voit", "him=le", ".=."}  # "does" has no counterpart
+    assert possible == {"not=ne", "not=pas"}
 
 
 def test_one_english_verb_has_several_senses() -> None:
@@ -198,6 +222,21 @@ def test_sizes_are_met(splits: dict[str, list[Sentence]]) -> None:
 def test_no_source_occurs_twice(splits: dict[str, list[Sentence]]) -> None:
     sources = [sentence.source for split in splits.values() for sentence in split]
     assert len(sources) == len(set(sources))
+
+
+def test_nearly_every_word_is_linked_and_every_link_has_its_words(
+    splits: dict[str, list[Sentence]],
+) -> None:
+    words = linked_words = 0
+    for sentence in splits["test"] + splits["test_long"]:
+        source, target, sure, possible = sentence.links
+        assert sure <= possible
+        assert all(i < len(source) and j < len(target) for i, j in possible)
+        words += len(target)
+        linked_words += len({j for _, j in possible})
+        mark = (len(source) - 1, len(target) - 1)
+        assert mark in sure, "the sentence's last mark"
+    assert linked_words / words > 0.85
 
 
 def test_lengths(splits: dict[str, list[Sentence]]) -> None:
@@ -237,14 +276,16 @@ def test_the_seed_decides() -> None:
 
 def test_the_hash_seed_does_not_matter() -> None:
     program = (
-        "from rnnmt.corpora.bundled import generate;"
-        "import hashlib;"
-        "text = repr(generate(3, {'train': 60, 'test_long': 6}));"
-        "print(hashlib.sha256(text.encode()).hexdigest())"
+        "from rnnmt.corpora.bundled import generate\n"
+        "from rnnmt.corpora.words import to_json\n"
+        "import hashlib\n"
+        "made = generate(3, {'train': 60, 'test_long': 6})\n"
+        "rows = [(*s[2], to_json(s.links)) for some in made.values() for s in some]\n"
+        "digest = hashlib.sha256(repr(rows).encode()).hexdigest()\n"
     )
     digests = {
         subprocess.run(
-            [sys.executable, "-c", program],
+            [sys.executable, "-c", program + "print(digest)"],
             env={**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": "C"},
             capture_output=True,
             text=True,
@@ -252,8 +293,9 @@ def test_the_hash_seed_does_not_matter() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    here = repr(generate(3, {"train": 60, "test_long": 6}))
-    assert digests == {hashlib.sha256(here.encode()).hexdigest() + "\n"}
+    here: dict[str, str] = {}
+    exec(program, here)
+    assert digests == {here["digest"] + "\n"}
 
 
 def test_nothing_is_printed_and_the_language_is_kept(capfd: pytest.CaptureFixture[str]) -> None:

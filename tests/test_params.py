@@ -19,6 +19,7 @@ from rnnmt.corpora import settings as corpus_settings
 from rnnmt.corpora.clean import CleaningSettings
 from rnnmt.dataset.tokenizer import TokenizerSettings
 from rnnmt.errors import UserError
+from rnnmt.insight.settings import AnalyzeSettings, MemorySettings
 from rnnmt.model.settings import ModelSettings, TrainSettings, variant
 from rnnmt.params import Settings
 from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings
@@ -35,6 +36,8 @@ SCHEMAS: dict[str, type[Settings]] = {
     "decode": DecodeSettings,
     "evaluate": EvaluateSettings,
     "promote": PromoteSettings,
+    "analyze": AnalyzeSettings,
+    "memory": MemorySettings,
 }
 # Every section of a small file; a test replaces lines of it.
 TEXT = """\
@@ -73,6 +76,8 @@ train:
 decode: {beam: 5, nbest: 3, length_penalty: [1.0], max_length_ratio: 3.0, batch_sentences: 64}
 evaluate: {bootstrap_samples: 1000, confidence: 0.95, seed: 12345}
 promote: {level: 0.05, margin: 0.5, max_slowdown: 2.0}
+analyze: {sentences: 60, beams: [1, 2, 5], examples: 12}
+memory: {lags: [10, 20], parameters: 3000, updates: 500}
 variants:
   x: {cell: gru}
   y:
@@ -243,6 +248,9 @@ MISTAKES = {
     "one penalty": ("penalty: [1.0]", "penalty: 1.0", "decode.length_penalty", "list"),
     "heads": ("  heads: 1", "  heads: 3", "model", "multiple of heads (3)"),
     "nbest beyond beam": ("nbest: 3", "nbest: 6", "decode", "nbest (6) cannot exceed beam (5)"),
+    "beams fall": ("beams: [1, 2, 5]", "beams: [1, 5, 2]", "analyze.beams", "ascend from 1"),
+    "no greedy": ("beams: [1, 2, 5]", "beams: [2, 5]", "analyze.beams", "ascend from 1"),
+    "lag of one": ("lags: [10, 20]", "lags: [1, 20]", "memory.lags", "from 2"),
     "threads": ("threads: 2", "threads: 0", "threads", "0"),
     "threads true": ("threads: 2", "threads: true", "threads", "True"),
     "seeds empty": ("seeds: [1, 2]", "seeds: []", "seeds", "distinct"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sacrebleu
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 from sacrebleu import corpus_bleu
@@ -57,6 +60,8 @@ def shrink(settings: dict[str, Any]) -> dict[str, Any]:
         "checkpoint_seconds": 0.05,
     }
     small["evaluate"] = settings["evaluate"] | {"bootstrap_samples": 100}
+    small["analyze"] = {"sentences": 8, "beams": [1, 2, 4], "examples": 3}
+    small["memory"] = {"lags": [3, 5], "parameters": 200, "updates": 20}
     return small
 
 
@@ -124,14 +129,17 @@ class Clone:
         return {
             run.info.run_name: run.data.metrics["test/bleu"]
             for run in runs
-            if run.data.tags.get("superseded") != "true"
+            if run.data.tags.get("superseded") != "true" and run.info.run_name != "summary"
         }
 
     def bytes(self) -> dict[str, str]:
         """The sums of all that must be the same each time; not of what was measured."""
         patterns = ("data/small/**/*", "models/small/*/*", "reports/small/**/*")
         files = {f for p in patterns for f in self.folder.glob(p) if f.is_file()}
-        measured = ("summary.json", "comparison.md", "comparison.json")
+        measured = (
+            "summary.json", "comparison.md", "comparison.json", "claims.md", "claims.json",
+            "index.html", "cost.svg", "cost.csv", "mlflow-runs.js",
+        )  # fmt: skip
         return {
             str(f.relative_to(self.folder)): hashlib.md5(f.read_bytes()).hexdigest()
             for f in sorted(files)
@@ -173,6 +181,101 @@ def test_it_leaves_models_translations_scores_and_a_comparison(clone: Clone) -> 
     report = (clone.folder / "reports/small/comparison.md").read_text()
     assert "| gru" in report
     assert "lstm-general" in report
+
+
+def test_the_report_stands_on_the_raw_translations(clone: Clone) -> None:
+    """A sample of its numbers, computed again from text files with sacreBLEU's own functions."""
+    folder = clone.folder / "reports/small"
+    lines = {
+        label: (folder / f"translations/{label}/test.beam.txt").read_text().splitlines()
+        for label in ("gru-1", "lstm-general-1")
+    }
+    tokens = clone.folder / "data/small/tokens"
+    wanted = (tokens / "test.target.txt").read_text().splitlines()
+    sizes = [len(re.findall(r"\w+", s)) for s in (tokens / "test.source.txt").open()]
+    with (folder / "tables/length.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    assert {row["run"] for row in rows} == set(lines)
+    for row in rows:
+        chosen = [i for i, n in enumerate(sizes) if int(row["low"]) <= n <= int(row["high"])]
+        assert len(chosen) == int(row["sentences"])
+        texts = [lines[row["run"]][i] for i in chosen], [[wanted[i] for i in chosen]]
+        assert float(row["bleu"]) == pytest.approx(sacrebleu.corpus_bleu(*texts).score, abs=0.01)
+        chrf = sacrebleu.corpus_chrf(*texts, word_order=2).score
+        assert float(row["chrf"]) == pytest.approx(chrf, abs=0.01)
+    with (folder / "tables/phenomenon.csv").open() as file:
+        (row,) = (
+            r for r in csv.DictReader(file)
+            if (r["run"], r["split"], r["phenomenon"]) == ("lstm-general-1", "test", "negation")
+        )  # fmt: skip
+    labels = [json.loads(line)["phenomena"] for line in (tokens / "test.labels.jsonl").open()]
+    chosen = [i for i, some in enumerate(labels) if "negation" in some]
+    exact = [lines["lstm-general-1"][i] == wanted[i] for i in chosen]
+    assert float(row["exact"]) == pytest.approx(100 * sum(exact) / len(exact), abs=0.01)
+    with (folder / "tables/significance.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    scores = {label: sacrebleu.corpus_bleu(text, [wanted]).score for label, text in lines.items()}
+    assert float(row["difference"]) == pytest.approx(
+        scores["gru-1"] - scores["lstm-general-1"], abs=0.01
+    )
+    claims = json.loads((folder / "claims.json").read_text())
+    text = (folder / "claims.md").read_text()
+    for claim in claims.values():
+        assert claim["says"] in text
+        assert claim["rule"] in text
+        assert (folder / "figures" / claim["picture"]).exists()
+        for file in claim["files"]:
+            if "RUN" not in file:
+                assert (folder / file).exists()
+    found = json.loads((folder / "analysis/gru-1.json").read_text())["search"]
+    assert sum(found["first_error"].values()) == found["sentences"] == 8
+
+
+def test_the_pictures_are_plots_of_dvc(clone: Clone) -> None:
+    run("dvc", "plots", "show", cwd=clone.folder, env=clone.environment)
+    shown = (clone.folder / "dvc_plots/index.html").read_text()
+    assert "length.svg" in shown
+    assert "gradient-flow.svg" in shown
+
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium")
+def test_the_page_in_a_browser(clone: Clone) -> None:
+    """It asks no network, fits a phone, sorts its table, and shows every picture in the dark."""
+    from playwright.sync_api import sync_playwright
+
+    page_file = clone.folder / "reports/small/index.html"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(color_scheme="dark", viewport={"width": 390, "height": 800})
+        asked: list[str] = []
+        errors: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(page_file.as_uri())
+        assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+        assert not errors
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert sum(map(int, re.findall(r"\d+", paper)[:3])) < 200
+        assert page.locator("main svg[role=img]").count() > 12
+        assert not page.evaluate(
+            "[...document.querySelectorAll('a[href^=\"#\"]')]"
+            ".filter(a => !document.getElementById(a.hash.slice(1))).length"
+        )
+        column = "#table tbody td:nth-child(4)"
+        for order in (True, False):
+            page.get_by_role("button", name="parameters").click()
+            numbers = [int(n.replace(",", "")) for n in page.locator(column).all_inner_texts()]
+            assert numbers == sorted(numbers, reverse=order)
+            assert len(numbers) == 2
+        links = page.locator("a.run").evaluate_all("all => all.map(a => a.href)")
+        assert all("/#/experiments/" in link and "/runs/" in link for link in links)
+        page.emulate_media(media="print", color_scheme="light")
+        assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+        browser.close()
 
 
 def test_a_second_run_runs_nothing(clone: Clone) -> None:
@@ -309,7 +412,7 @@ def test_an_mlflow_that_is_away_is_one_warning(clone: Clone, tmp_path: Path) -> 
         printed = run(
             "dvc", "repro", cwd=other.folder, env=other.environment | {"MLFLOW_TRACKING_URI": uri}
         )
-    assert "Running stage 'compare'" in printed
+    assert "Running stage 'report'" in printed
     assert printed.count("rnnmt: warning") == printed.count("rnnmt sync") == 1
     assert "refused" in printed
     assert "secret" not in printed
@@ -346,6 +449,8 @@ MOMENTS: list[tuple[str, Callable[[Path], bool]]] = [
     ("train, later", _when_exists("work/lstm*/best.ckpt")),
     ("decode", _when_exists("reports/small/translations/.*")),
     ("evaluate", _when_exists("reports/small/scores/*")),
+    ("analyze", _when_exists("reports/small/analysis/gru*")),
+    ("report", _when_exists("reports/small/figures/*")),
 ]
 
 
@@ -362,7 +467,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_bytes(clone: Clone, tmp_pat
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     other.repro()
-    assert len(killed) >= 5, killed
+    assert len(killed) >= 7, killed
     assert other.bytes() == clone.bytes()
     assert not list((other.folder / "work").glob("*/last.ckpt"))
 
@@ -379,7 +484,7 @@ def test_make_repro_gives_what_dvc_repro_gives(clone: Clone, parallel: tuple[Clo
     assert other.bytes() == clone.bytes()
     assert other.test_scores() == clone.test_scores()
     assert "rnnmt: warning" not in printed
-    for stage in ("train", "decode", "evaluate"):
+    for stage in ("train", "decode", "evaluate", "analyze"):
         for label in ("gru-1", "lstm-general-1"):
             assert f"\n{label}: Running stage '{stage}@{label}':\n" in printed
 

@@ -531,3 +531,28 @@ def test_experiments_are_named_by_corpus_and_direction() -> None:
         runs.experiment_name(describe() | {"corpus": c}) for c in ("bundled", "multi30k-en-fr")
     ]
     assert names == ["bundled en-fr", "multi30k-en-fr"]
+
+
+def test_the_report_is_a_run_of_its_own_and_its_page_finds_the_others(root: Path) -> None:
+    write_outputs(made_up_history())
+    sync()
+    (of_model,) = all_runs(root)
+    folder = Path("reports/tiny")
+    (folder / "figures").mkdir()
+    (folder / "figures/attention-01.svg").write_text("<svg/>")
+    (folder / "index.html").write_text("<p>")
+    (folder / "claims.md").write_text("# claims\n")
+    (folder / "claims.json").write_text('{"a": {"verdict": "not supported"}}')
+    for _ in range(2):
+        sync()
+    client = client_of(root)
+    (summary,) = (run for run in all_runs(root) if run.info.run_name == "summary")
+    assert summary.data.metrics == {"claims/not_supported": 1}
+    kept = {file.path for file in client.list_artifacts(summary.info.run_id)}
+    assert kept == {"index.html", "claims.md", "claims.json", "comparison.md", "figures"}
+    pictures = client.list_artifacts(of_model.info.run_id, "pictures")
+    assert [file.path for file in pictures] == ["pictures/attention-01.svg"]
+    links = (folder / "mlflow-runs.js").read_text()
+    assert '"lstm-1": "http://127.0.0.1:5000/#/experiments/' in links
+    assert f"/runs/{of_model.info.run_id}" in links
+    assert summary.info.run_id not in links

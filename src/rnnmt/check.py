@@ -6,6 +6,7 @@ from rnnmt import params
 from rnnmt.corpora import settings as corpora
 from rnnmt.corpora.clean import CleaningSettings
 from rnnmt.dataset.tokenizer import TokenizerSettings
+from rnnmt.insight.settings import AnalyzeSettings, MemorySettings
 from rnnmt.model.settings import variant
 from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings
 from rnnmt.search.settings import DecodeSettings
@@ -23,3 +24,5 @@ def check_settings() -> None:
     params.load("decode", DecodeSettings)
     params.load("evaluate", EvaluateSettings)
     params.load("promote", PromoteSettings)
+    params.load("analyze", AnalyzeSettings)
+    params.load("memory", MemorySettings)

@@ -22,7 +22,7 @@ from rnnmt.errors import UserError
 
 SECTIONS = (
     "seeds", "threads", "corpus", "cleaning", "tokenizer", "model", "train", "decode",
-    "evaluate", "promote", "variants",
+    "evaluate", "analyze", "memory", "promote", "variants",
 )  # fmt: skip
 
 

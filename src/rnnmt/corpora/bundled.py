@@ -28,6 +28,7 @@ import pyrealb
 
 from rnnmt.corpora import bundled_lexicon as lexicon
 from rnnmt.corpora.bundled_lexicon import Adjective, Adverbial, Modal, Noun, Preposition, Verb
+from rnnmt.corpora.words import Link, Links, spans, words
 
 MIN_WORDS, MAX_WORDS = 3, 25
 LONG_SPLIT = "test_long"
@@ -55,12 +56,32 @@ _Tree = Any  # a pyRealB constituent: the package has no types
 _T = TypeVar("_T")
 
 
+class Realised(NamedTuple):
+    """A sentence, and for each of its marked words what it says and where it stands."""
+
+    text: str
+    notes: list[tuple[object, tuple[int, int]]]
+
+
 class Sentence(NamedTuple):
     """One pair of the corpus, with the sorted labels of the phenomena in it."""
 
-    source: str
-    target: str
+    english: Realised
+    french: Realised
     phenomena: tuple[str, ...]
+
+    @property
+    def source(self) -> str:
+        return self.english.text
+
+    @property
+    def target(self) -> str:
+        return self.french.text
+
+    @property
+    def links(self) -> Links:
+        """Which word translates which."""
+        return link(self.english, self.french)
 
 
 # --- meanings -------------------------------------------------------------------------------
@@ -332,6 +353,36 @@ def _words(text: str) -> list[_Tree]:
     return [pyrealb.Q(text)] if text else []
 
 
+def _mark(meaning: object, *trees: _Tree) -> list[_Tree]:
+    """Note on the words of `trees` what they say, unless something within has its own note.
+
+    Words of both languages with the same note translate each other. What grammar adds by itself,
+    an auxiliary or "est-ce que", has none.
+    """
+    for word in (word for tree in trees for word in _leaves(tree)):
+        if not hasattr(word, "meaning"):
+            word.meaning = meaning
+    return list(trees)
+
+
+def _leaves(tree: _Tree) -> Iterator[_Tree]:
+    """The words of a tree."""
+    if hasattr(tree, "elements"):
+        for part in tree.elements:
+            yield from _leaves(part)
+    else:
+        yield tree
+
+
+def _say(meaning: object, text: str) -> list[_Tree]:
+    """Fixed words with a note of what they say."""
+    return _mark(meaning, *_words(text))
+
+
+def _adverbial(adverbial: Adverbial | None, language: str) -> list[_Tree]:
+    return _say(adverbial, getattr(adverbial, language)) if adverbial else []
+
+
 # --- English --------------------------------------------------------------------------------
 
 
@@ -353,7 +404,9 @@ class _English:
         first = pyrealb.SP(*self.clause(meaning.first))
         words = [] if meaning.shared else [self.nominal(meaning.second.subject, "nom")]
         second = pyrealb.SP(
-            pyrealb.Q(meaning.conjunction.en), *words, self.verb_phrase(meaning.second)
+            *_say(meaning.conjunction, meaning.conjunction.en),
+            *words,
+            self.verb_phrase(meaning.second),
         )
         if meaning.fronted:
             return pyrealb.S(second.a(","), first)
@@ -361,16 +414,17 @@ class _English:
 
     def existential(self, meaning: Existential) -> _Tree:
         verb = self.word("be", meaning.tense.finite, meaning.entity)
-        words = [pyrealb.Q("there"), verb, *_words("not" if meaning.negative else "")]
+        words = _mark("there is", pyrealb.Q("there"), verb)
+        words += _say("negation", "not" if meaning.negative else "")
         nominal = self.nominal(meaning.entity, "acc", meaning.negative)
         return pyrealb.S(*words, nominal, self.place(meaning.place))
 
     def question(self, meaning: Question) -> _Tree:
         clause = meaning.clause
         if meaning.kind == "who":
-            return pyrealb.S(pyrealb.Q("who"), self.verb_phrase(clause)).a("?")
+            return pyrealb.S(*_say("question", "who"), self.verb_phrase(clause)).a("?")
         front, *rest = self.verb_group(clause, inverted=True)
-        head = [pyrealb.Q(_QUESTION_WORDS[meaning.kind])] if meaning.kind != "yes-no" else []
+        head = _say("question", _QUESTION_WORDS.get(meaning.kind, ""))
         subject = self.nominal(clause.subject, "nom")
         return pyrealb.S(*head, front, subject, *rest, *self.complements(clause)).a("?")
 
@@ -399,10 +453,14 @@ class _English:
             forms.insert(1, "b")
             auxiliary = True
         words = [self.word(*pair, clause.subject) for pair in zip(lemmas, forms, strict=True)]
-        words[auxiliary:auxiliary] = _words(adverb)
+        _mark(clause.verb, words[-1])
+        if clause.modal is not None:
+            _mark(clause.modal, words[lemmas.index(self.modal(clause)[0][0])])
+        polarity = "negation" if clause.polarity else clause.frequency
+        words[auxiliary:auxiliary] = _say(polarity, adverb)
         if lemmas[0] == "can" and adverb == "not" and not inverted:
-            words[:2] = _words("cannot")
-        return words + _words(clause.verb.en_fixed)
+            words[:2] = _say(clause.modal, "cannot")
+        return words + _say(clause.verb, clause.verb.en_fixed)
 
     def modal(self, clause: Clause) -> list[tuple[str, str]]:
         if clause.modal is None:
@@ -423,22 +481,22 @@ class _English:
         trees: list[_Tree] = []
         if clause.predicate is not None:
             trees += self.predicate(clause.predicate)
+        link = ("link", clause.verb)
+        trees += _say(link, clause.verb.en_link)
         if clause.passive:
-            trees += _words(clause.verb.en_link)
             if clause.object is not None:
-                trees += [pyrealb.Q("by"), self.nominal(clause.object, "acc")]
+                trees += [*_say("agent", "by"), self.nominal(clause.object, "acc")]
         else:
-            trees += _words(clause.verb.en_link)
             if clause.object is not None:
                 trees.append(self.nominal(clause.object, "acc", negative))
         if clause.recipient is not None:
-            trees += [pyrealb.Q("to"), self.nominal(clause.recipient, "acc")]
-        trees += _words(clause.manner.en if clause.manner else "")
+            trees += [*_say("recipient", "to"), self.nominal(clause.recipient, "acc")]
+        trees += _adverbial(clause.manner, "en")
         if clause.place is not None:
             trees.append(self.place(clause.place))
-        trees += _words(clause.time.en if clause.time else "")
+        trees += _adverbial(clause.time, "en")
         if clause.content is not None:
-            trees.append(pyrealb.SP(pyrealb.Q("that"), *self.clause(clause.content)))
+            trees.append(pyrealb.SP(*_say("content", "that"), *self.clause(clause.content)))
         if clause.purpose is not None:
             trees.append(self.purpose(clause.purpose))
         return trees
@@ -446,22 +504,27 @@ class _English:
     def purpose(self, purpose: Purpose) -> _Tree:
         form = "b-to" if purpose.link == "to" else "pr"
         clause = replace(purpose.clause, tense=replace(purpose.clause.tense, finite=form))
-        words = _words("" if purpose.link == "to" else purpose.link)
+        words = _say("purpose", "" if purpose.link == "to" else purpose.link)
         return pyrealb.SP(*words, self.verb_phrase(clause))
 
     def predicate(self, predicate: Predicate) -> list[_Tree]:
-        adjective = pyrealb.A(predicate.adjective.en)
-        words = _words(predicate.adverb.en if predicate.adverb else "")
+        (adjective,) = _mark(predicate.adjective, pyrealb.A(predicate.adjective.en))
+        words = _adverbial(predicate.adverb, "en")
         if predicate.standard is None:
             return [*words, adjective]
         if predicate.degree == "more":
             words, adjective, than = [], adjective.f("co"), "than"
         else:
-            words, than = _words(predicate.degree), "as" if predicate.degree == "as" else "than"
-        return [*words, adjective, pyrealb.Q(than), self.nominal(predicate.standard, "acc")]
+            words, than = (
+                _say("degree", predicate.degree),
+                "as" if predicate.degree == "as" else "than",
+            )
+        standard = self.nominal(predicate.standard, "acc")
+        return [*words, adjective, *_say("standard", than), standard]
 
     def place(self, place: Place) -> _Tree:
-        return pyrealb.PP(pyrealb.Q(place.preposition.en), self.nominal(place.entity, "acc"))
+        preposition = _say(place.preposition, place.preposition.en)
+        return pyrealb.PP(*preposition, self.nominal(place.entity, "acc"))
 
     def nominal(self, nominal: Nominal, case: str, negative: bool = False) -> _Tree:
         match nominal:
@@ -469,23 +532,25 @@ class _English:
                 return self.pronoun(nominal, case)
             case Pair(first, second):
                 parts = (self.nominal(first, case), self.nominal(second, case))
-                return pyrealb.CP(pyrealb.C("and"), *parts)
+                return pyrealb.CP(*_mark("and", pyrealb.C("and")), *parts)
             case Entity():
                 return self.entity(nominal, negative)
 
     def pronoun(self, pronoun: Pronoun, case: str) -> _Tree:
         gender = "n" if pronoun.thing else pronoun.gender
         number = "p" if pronoun.plural else "s"
-        return pyrealb.Pro("me").c(case).pe(pronoun.person).g(gender).n(number)
+        word = pyrealb.Pro("me").c(case).pe(pronoun.person).g(gender).n(number)
+        return _mark(pronoun, word)[0]
 
     def entity(self, entity: Entity, negative: bool = False, genitive: bool = False) -> _Tree:
         # pyRealB's own genitive joins the next word to "princess'".
         noun = pyrealb.Q(f"{entity.noun.en}'s") if genitive else pyrealb.N(entity.noun.en)
         number = "p" if _is_plural(entity) else "s"
-        trees = [*self.determiner(entity, negative)]
-        trees += _words(entity.number[0] if entity.number else "")
-        trees += [pyrealb.A(adjective.en) for adjective in entity.adjectives]
-        trees.append(noun)
+        trees = _mark(("determiner", entity.noun), *self.determiner(entity, negative))
+        trees += _say(("number", entity.noun), entity.number[0] if entity.number else "")
+        for adjective in entity.adjectives:
+            trees += _mark(adjective, pyrealb.A(adjective.en))
+        trees += _mark(entity.noun, noun)
         phrase = pyrealb.NP(*trees).n(number)
         if entity.place is not None:
             phrase.add(self.place(entity.place))
@@ -515,9 +580,9 @@ class _English:
         if relative.role == "subject":
             clause = replace(relative.clause, subject=replace(entity, relative=None))
             link = "who" if human else "that"
-            return pyrealb.SP(pyrealb.Q(link), self.verb_phrase(clause))
+            return pyrealb.SP(*_say("relative", link), self.verb_phrase(clause))
         link = "where" if relative.role == "place" else "that"
-        return pyrealb.SP(pyrealb.Q(link), *self.clause(relative.clause))
+        return pyrealb.SP(*_say("relative", link), *self.clause(relative.clause))
 
 
 # --- French ---------------------------------------------------------------------------------
@@ -541,7 +606,7 @@ class _French:
         first = self.clause(meaning.first)
         second = self.clause(
             meaning.second,
-            self.conjunction(meaning.conjunction.fr),
+            _mark(meaning.conjunction, *self.conjunction(meaning.conjunction.fr)),
             with_subject=not meaning.shared,
         )
         if meaning.fronted:
@@ -556,18 +621,20 @@ class _French:
     def existential(self, meaning: Existential) -> _Tree:
         verb = pyrealb.V("avoir").t(meaning.tense.fr_state).pe(3).n("s")
         nominal = self.nominal(meaning.entity, meaning.negative)
-        head = [pyrealb.Q("il n'y" if meaning.negative else "il y"), verb]
-        head += _words("pas" if meaning.negative else "")
+        there = pyrealb.Q("il n'y" if meaning.negative else "il y")
+        head = _mark("there is", there, verb)
+        head += _say("negation", "pas" if meaning.negative else "")
         return pyrealb.S(*head, nominal, self.place(meaning.place))
 
     def question(self, meaning: Question) -> _Tree:
         clause = meaning.clause
         match meaning.kind:
             case "who":
-                return pyrealb.S(self.clause(clause, [pyrealb.Pro("qui")], False)).a("?")
+                who = _mark("question", pyrealb.Pro("qui"))
+                return pyrealb.S(self.clause(clause, who, False)).a("?")
             case "whom" | "what":
                 head = "qui est-ce" if meaning.kind == "whom" else "qu'est-ce"
-                words = [pyrealb.Q(head), pyrealb.C("que")]
+                words = _mark("question", pyrealb.Q(head), pyrealb.C("que"))
                 return pyrealb.S(self.clause(clause, words)).a("?")
             case kind:
                 phrase = pyrealb.S(self.nominal(clause.subject), self.verb_phrase(clause))
@@ -604,6 +671,8 @@ class _French:
         for index, (lemma, link) in reversed(list(enumerate(governors))):
             preposition = [pyrealb.P(link)] if link else []
             verb = _agree(pyrealb.V(lemma).t("b" if index else form), clause.subject)
+            if clause.modal is not None and lemma == clause.modal.fr:
+                _mark(clause.modal, verb)
             # pyRealB's own mark of a modal: the pronouns of the infinitive stay before it.
             if not link:
                 verb.isMod = True
@@ -614,25 +683,29 @@ class _French:
         """The VP of the main verb."""
         subject = clause.subject
         verb = _agree(pyrealb.V("être" if clause.passive else clause.verb.fr).t(form), subject)
+        if not clause.passive:
+            _mark(clause.verb, verb)
         trees = [verb]
         if infinitive and "reflexive" in clause.verb.traits:
             trees.insert(0, _agree(pyrealb.Pro("moi").c("refl"), subject))
-        trees += _words(clause.frequency.fr if clause.frequency else "")
+        trees += _adverbial(clause.frequency, "fr")
         if clause.passive:
-            trees.append(_agree(pyrealb.V(clause.verb.fr).t("pp"), subject))
+            trees += _mark(clause.verb, _agree(pyrealb.V(clause.verb.fr).t("pp"), subject))
             if clause.object is not None:
-                trees.append(pyrealb.PP(pyrealb.P("par"), self.nominal(clause.object)))
+                by = _mark("agent", pyrealb.P("par"))
+                trees.append(pyrealb.PP(*by, self.nominal(clause.object)))
         else:
-            trees += self.fixed(clause)
+            trees += _mark(clause.verb, *self.fixed(clause))
             trees += self.objects(clause, verb)
         if clause.predicate is not None:
             trees += self.predicate(clause.predicate, subject)
-        trees += _words(clause.manner.fr if clause.manner else "")
+        trees += _adverbial(clause.manner, "fr")
         if clause.place is not None:
             trees.append(self.place(clause.place))
-        trees += _words(clause.time.fr if clause.time else "")
+        trees += _adverbial(clause.time, "fr")
         if clause.content is not None:
-            trees.append(self.clause(clause.content, [pyrealb.C("que")]))
+            that = _mark("content", pyrealb.C("que"))
+            trees.append(self.clause(clause.content, that))
         if clause.purpose is not None:
             trees.append(self.purpose(clause.purpose))
         return pyrealb.VP(*trees)
@@ -657,46 +730,50 @@ class _French:
         link = clause.verb.fr_link
         if not link:
             if isinstance(nominal, Pronoun):
-                pronoun = _agree(pyrealb.Pro("moi").c("acc"), nominal)
+                (pronoun,) = _mark(nominal, _agree(pyrealb.Pro("moi").c("acc"), nominal))
                 verb.cod = pronoun  # the participle agrees with it: "elle les a vues"
                 return [pronoun]
             return [self.nominal(nominal, bool(clause.polarity))]
         if isinstance(nominal, Pronoun) and clause.verb.traits & {"dative", "swap"}:
             return [self.dative(nominal)]
-        return [pyrealb.PP(pyrealb.P(link), self.nominal(nominal, tonic=True))]
+        preposition = _mark(("link", clause.verb), pyrealb.P(link))
+        return [pyrealb.PP(*preposition, self.nominal(nominal, tonic=True))]
 
     def dative(self, nominal: Nominal) -> _Tree:
         if isinstance(nominal, Pronoun):
-            return _agree(pyrealb.Pro("moi").c("dat"), nominal)
-        return pyrealb.PP(pyrealb.P("à"), self.nominal(nominal))
+            return _mark(nominal, _agree(pyrealb.Pro("moi").c("dat"), nominal))[0]
+        return pyrealb.PP(*_mark("recipient", pyrealb.P("à")), self.nominal(nominal))
 
     def purpose(self, purpose: Purpose) -> _Tree:
-        preposition = pyrealb.P("pour" if purpose.link == "to" else "sans")
-        return pyrealb.PP(preposition, pyrealb.SP(self.core(purpose.clause, "b", True)))
+        preposition = _mark("purpose", pyrealb.P("pour" if purpose.link == "to" else "sans"))
+        return pyrealb.PP(*preposition, pyrealb.SP(self.core(purpose.clause, "b", True)))
 
     def predicate(self, predicate: Predicate, subject: Nominal) -> list[_Tree]:
         adjective = _agree_adjective(pyrealb.A(predicate.adjective.fr), subject)
+        _mark(predicate.adjective, adjective)
         if predicate.standard is None:
-            return [*_words(predicate.adverb.fr if predicate.adverb else ""), adjective]
+            return [*_adverbial(predicate.adverb, "fr"), adjective]
         if predicate.degree == "more":
             adjective, words = adjective.f("co"), []
         else:
-            words = _words(_FR_DEGREES[predicate.degree])
+            words = _say("degree", _FR_DEGREES[predicate.degree])
         standard = self.nominal(predicate.standard, tonic=True)
-        return [*words, adjective, pyrealb.SP(pyrealb.C("que"), standard)]
+        than = _mark("standard", pyrealb.C("que"))
+        return [*words, adjective, pyrealb.SP(*than, standard)]
 
     def place(self, place: Place) -> _Tree:
         *fixed, last = place.preposition.fr.split()
-        return pyrealb.PP(*_words(" ".join(fixed)), pyrealb.P(last), self.nominal(place.entity))
+        words = _mark(place.preposition, *_words(" ".join(fixed)), pyrealb.P(last))
+        return pyrealb.PP(*words, self.nominal(place.entity))
 
     def nominal(self, nominal: Nominal, negative: bool = False, tonic: bool = False) -> _Tree:
         match nominal:
             case Pronoun():
                 pronoun = pyrealb.Pro("moi").tn("") if tonic else pyrealb.Pro("je")
-                return _agree(pronoun, nominal)
+                return _mark(nominal, _agree(pronoun, nominal))[0]
             case Pair(first, second):
                 parts = (self.nominal(first), self.nominal(second, tonic=True))
-                return pyrealb.CP(pyrealb.C("et"), *parts)
+                return pyrealb.CP(*_mark("and", pyrealb.C("et")), *parts)
             case Entity():
                 return self.entity(nominal, negative)
 
@@ -704,15 +781,18 @@ class _French:
         noun = entity.noun
         before = [a for a in entity.adjectives if a.position == "pre"]
         after = [a for a in entity.adjectives if a.position == "post"]
-        trees = self.determiner(entity, negative, bool(before))
-        trees += _words(entity.number[1] if entity.number else "")
-        trees += [pyrealb.A(adjective.fr).pos("pre") for adjective in before]
-        trees.append(pyrealb.N(noun.fr).g(noun.gender))
-        trees += [pyrealb.A(adjective.fr).pos("post") for adjective in after]
+        trees = _mark(("determiner", noun), *self.determiner(entity, negative, bool(before)))
+        trees += _say(("number", noun), entity.number[1] if entity.number else "")
+        for adjective in before:
+            trees += _mark(adjective, pyrealb.A(adjective.fr).pos("pre"))
+        trees += _mark(noun, pyrealb.N(noun.fr).g(noun.gender))
+        for adjective in after:
+            trees += _mark(adjective, pyrealb.A(adjective.fr).pos("post"))
         plural = _is_plural(entity) or noun.form == "mass_plural"
         phrase = pyrealb.NP(*trees).n("p" if plural else "s")
         if entity.determiner == "own" and isinstance(entity.owner, Entity):
-            phrase.add(pyrealb.PP(pyrealb.P("de"), self.entity(entity.owner)))
+            of = _mark(("owner", noun), pyrealb.P("de"))
+            phrase.add(pyrealb.PP(*of, self.entity(entity.owner)))
         if entity.place is not None:
             phrase.add(self.place(entity.place))
         if entity.relative is not None:
@@ -745,10 +825,11 @@ class _French:
         clause = relative.clause
         if relative.role == "subject":
             clause = replace(clause, subject=replace(entity, relative=None))
-            return self.clause(clause, [pyrealb.Pro("qui")], with_subject=False)
+            return self.clause(clause, _mark("relative", pyrealb.Pro("qui")), with_subject=False)
         if relative.role == "place":
-            return self.clause(clause, [pyrealb.Pro("où")])
-        return self.clause(clause, [pyrealb.Pro("dont" if clause.verb.fr_link else "que")])
+            return self.clause(clause, _mark("relative", pyrealb.Pro("où")))
+        link = "dont" if clause.verb.fr_link else "que"
+        return self.clause(clause, _mark("relative", pyrealb.Pro(link)))
 
 
 def _agree_adjective(tree: _Tree, nominal: Nominal) -> _Tree:
@@ -763,15 +844,14 @@ class RealisationError(Exception):
     """pyRealB complained about a tree, or could not build it."""
 
 
-def realise_english(meaning: Meaning) -> str:
+def realise_english(meaning: Meaning) -> Realised:
     """The English sentence of a meaning."""
     return _realise("en", _English().sentence, meaning)
 
 
-def realise_french(meaning: Meaning) -> str:
+def realise_french(meaning: Meaning) -> Realised:
     """The French sentence of a meaning."""
-    # pyRealB's lexicon spells these words without the ligature.
-    return _realise("fr", _French().sentence, meaning).replace("oeu", "œu")
+    return _realise("fr", _French().sentence, meaning)
 
 
 def realise(meaning: Meaning) -> Sentence:
@@ -789,19 +869,83 @@ def _correct_participles() -> None:
             forms[3] = f"{forms[1]}s"
 
 
-def _realise(language: str, build: Callable[[Meaning], _Tree], meaning: Meaning) -> str:
+def _realise(language: str, build: Callable[[Meaning], _Tree], meaning: Meaning) -> Realised:
     _correct_participles()
     before = pyrealb.getLanguage()
     warnings = io.StringIO()
     try:
         pyrealb.load(language)
         with contextlib.redirect_stderr(warnings), contextlib.redirect_stdout(warnings):
-            text: str = build(meaning).realize()
+            tree = build(meaning)
+            terminals = tree.real()
+            text = _spelled(tree.detokenize(terminals))
     finally:
         pyrealb.load(before)
     if warnings.getvalue() or "[[" in text:
         raise RealisationError(f"{text!r}: {warnings.getvalue().strip()}")
-    return " ".join(text.split())
+    return Realised(text, _notes(terminals, text))
+
+
+def _spelled(text: str) -> str:
+    # pyRealB's lexicon spells French words without the ligature; no English word has these letters.
+    return " ".join(text.split()).replace("oeu", "œu")
+
+
+# --- word links -----------------------------------------------------------------------------
+
+_NEGATIVE = frozenset({"ne", *_FR_NEGATIONS.values()})
+
+
+def _notes(terminals: Sequence[_Tree], text: str) -> list[tuple[object, tuple[int, int]]]:
+    """What each marked word of a realised sentence says, and its begin and end in the text."""
+    notes: list[tuple[object, tuple[int, int]]] = []
+    begin = end = 0
+    for word in terminals:
+        written = _spelled(word.realization)
+        if written:  # of two words that contract, "de le", the second is left empty
+            begin = text.lower().find(written.lower(), end)
+            if begin < 0:
+                raise RealisationError(f"{written!r} is not in {text!r} after {end} letters")
+            end = begin + len(written)
+        negative = "negation" if str(word.lemma) in _NEGATIVE else None
+        meaning = getattr(word, "meaning", negative)  # pyRealB itself adds "ne" and "pas"
+        if meaning is not None:
+            notes.append((meaning, (begin, end)))
+    return notes
+
+
+def link(english: Realised, french: Realised) -> Links:
+    """Which words translate each other: those that say the same, in their order.
+
+    One word for one is a sure link; of several words that say one thing together, as those of a
+    negation do, each pair is a possible one.
+    """
+    sides = [(words(side.text), _by_note(side)) for side in (english, french)]
+    (source, sources), (target, targets) = sides
+    sure: set[Link] = set()
+    possible: set[Link] = set()
+    for note in sources.keys() & targets.keys():
+        left, right = sources[note], targets[note]
+        if len(left) == len(right) and note != "negation":
+            sure.update(zip(left, right, strict=True))
+        else:
+            possible.update((i, j) for i in left for j in right)
+    return Links(source, target, sure, sure | possible)
+
+
+def _by_note(side: Realised) -> dict[object, list[int]]:
+    """The places of the words of each note, and of each punctuation mark, in their order."""
+    places: dict[object, list[int]] = {}
+    for place, ((begin, end), word) in enumerate(
+        zip(spans(side.text), words(side.text), strict=True)
+    ):
+        if not word[-1].isalnum() and len(word) == 1:
+            places.setdefault(word, []).append(place)
+            continue
+        for note, (first, last) in side.notes:
+            if first < end and begin < last:
+                places.setdefault(note, []).append(place)
+    return places
 
 
 # --- labels ---------------------------------------------------------------------------------
@@ -1667,10 +1811,11 @@ def _draw(
             continue
         if not _is_consistent(meaning):
             continue
-        source = realise_english(meaning)
+        english = realise_english(meaning)
+        source = english.text
         if source in found or not shortest <= len(source.split()) <= longest:
             continue
-        found[source] = Sentence(source, realise_french(meaning), phenomena(meaning))
+        found[source] = Sentence(english, realise_french(meaning), phenomena(meaning))
         failures = 0
     sentences = list(found.values())
     # Rare sentences come late in the draw: without a shuffle the splits would differ.

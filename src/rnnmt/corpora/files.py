@@ -41,6 +41,7 @@ class Corpus:
     rows: Iterable[Row]
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> pairs
     labels: Mapping[str, list[str]] = field(default_factory=dict)  # split -> a JSON text per pair
+    links: Mapping[str, list[str]] = field(default_factory=dict)  # of the sets held out; as labels
 
 
 def corpus(chosen: settings.Languages) -> Corpus:

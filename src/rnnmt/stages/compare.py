@@ -1,7 +1,6 @@
 """`python -m rnnmt.stages.compare`: all variants side by side, and which differences are real.
 
-Writes `reports/NAME/comparison.md`, to be read, and `comparison.json`, the numbers behind it. All
-being known now, MLflow's runs are completed.
+Writes `reports/NAME/comparison.md`, to be read, and `comparison.json`, the numbers behind it.
 """
 
 from __future__ import annotations
@@ -60,13 +59,6 @@ def main() -> None:
     )
     path = reports(wanted.corpus) / "comparison.md"
     path.write_text(text, encoding="utf-8", newline="\n")
-    _show_in_mlflow()
-
-
-def _show_in_mlflow() -> None:
-    from rnnmt.tracking.sync import sync_or_warn
-
-    sync_or_warn()
 
 
 def read_variant(name: str, runs: list[Run]) -> Variant:

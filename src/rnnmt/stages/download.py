@@ -1,7 +1,8 @@
 """Stage `download`: a parallel corpus from wherever it is to data/<corpus>/raw/.
 
 For each split S: S.source and S.target, UTF-8, one sentence on a line, aligned; for the bundled
-corpus S.labels.jsonl as well; and manifest.json. Nothing is cleaned here.
+corpus S.labels.jsonl and, of the sets held out, S.links.jsonl as well; and manifest.json. Nothing
+is cleaned here.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ def write(chosen: settings.Corpus, corpus: Corpus, folder: Path) -> Mapping[str,
     _remove(part)
     part.mkdir(parents=True)
     counts = _write_rows(corpus, part)
-    for split, labels in corpus.labels.items():
-        text = "".join(f"{label}\n" for label in labels)
-        (part / f"{split}.labels.jsonl").write_text(text, encoding="utf-8", newline="\n")
+    for kind, by_split in (("labels", corpus.labels), ("links", corpus.links)):
+        for split, lines in by_split.items():
+            text = "".join(f"{line}\n" for line in lines)
+            (part / f"{split}.{kind}.jsonl").write_text(text, encoding="utf-8", newline="\n")
     manifest = {
         "name": chosen.name,
         "source": chosen.source,
@@ -81,6 +83,7 @@ def _corpus(chosen: settings.Corpus) -> Corpus:
 
 def _bundled(chosen: settings.Bundled) -> Corpus:
     from rnnmt.corpora import bundled
+    from rnnmt.corpora.words import to_json
 
     try:
         splits = bundled.generate(chosen.seed, chosen.sizes)
@@ -94,6 +97,9 @@ def _bundled(chosen: settings.Bundled) -> Corpus:
         origin={"rnnmt.corpora.bundled": None},
         rows=((name, s.source, s.target) for name, made in splits.items() for s in made),
         labels={name: [_label(s) for s in made] for name, made in splits.items()},
+        links={
+            name: [to_json(s.links) for s in splits[name]] for name in splits if name != "train"
+        },
     )
 
 

@@ -1,8 +1,8 @@
 """`rnnmt sync`: make MLflow hold one complete run for each model that DVC has made.
 
-Everything is taken from the files of the stages train, decode, evaluate and compare. A run that
-the training itself has logged is completed; one that is missing is made. A second sync adds
-nothing.
+Everything is taken from the files of the stages train, decode, evaluate, compare and report. A run
+that the training itself has logged is completed; one that is missing is made; one more, `summary`,
+holds the report. A second sync adds nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 EXAMPLES = 20  # sentences of each test set
+SUMMARY = "summary"  # the name of the run that holds the report
+UI = "http://127.0.0.1:5000"  # where `make ui` shows a database
 UNTRAINED = "not trained yet"
 # What a stage waits for MLflow: for an answer, and in all.
 REQUEST_SECONDS, STAGE_SECONDS = 3, 60
@@ -65,9 +67,11 @@ def sync(request_seconds: int = 30, retries: int = 1) -> None:
     # From the settings, never from a listing: the outputs of removed variants stay where they are.
     labels = [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
     found = {label: read_outputs(params.corpus_name(), label) for label in labels}
+    report = read_report(params.corpus_name())
     uri = store.tracking_uri()
     synced = store.synced(uri)
-    if all(outputs is None or outputs.digest() in synced for outputs in found.values()):
+    done = all(outputs is None or outputs.digest() in synced for outputs in found.values())
+    if done and (report is None or (report.digest() in synced and report.links.exists())):
         _say_up_to_date(uri, found)
         return
     from mlflow.exceptions import MlflowException
@@ -75,7 +79,10 @@ def sync(request_seconds: int = 30, retries: int = 1) -> None:
 
     try:
         with store.impatient(request_seconds, retries), store.alone(uri):
-            _sync_all(store.connect(uri), found)
+            client = store.connect(uri)
+            experiments = _sync_all(client, found)
+            if report is not None and experiments:
+                sync_report(client, experiments[0], report)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         at, reason = store.shown(uri), store.reason(error)
         raise UserError(f"cannot use MLflow at {at}: {reason}") from None
@@ -88,7 +95,8 @@ def _say_up_to_date(uri: str, found: Mapping[str, Outputs | None]) -> None:
         print(_where(uri, name))
 
 
-def _sync_all(client: MlflowClient, found: Mapping[str, Outputs | None]) -> None:
+def _sync_all(client: MlflowClient, found: Mapping[str, Outputs | None]) -> list[str]:
+    """Returns the ids of the experiments, of which one corpus has one."""
     experiments: dict[str, str] = {}  # name -> id
     for label, outputs in found.items():
         if outputs is None:
@@ -100,6 +108,7 @@ def _sync_all(client: MlflowClient, found: Mapping[str, Outputs | None]) -> None
         print(f"{label}: {sync_run(client, experiments[name], outputs)}", flush=True)
     for name, experiment in experiments.items():
         print(_where(client.tracking_uri, name, experiment))
+    return list(experiments.values())
 
 
 def _where(uri: str, name: str, experiment: str = "") -> str:
@@ -156,7 +165,8 @@ def read_outputs(corpus: str, label: str) -> Outputs | None:
         | _decoding_results(_json(translations / "summary.json"))
         | _scores(_json(scores)),
         {file.name: text for file in files if (text := _text(file)) is not None}
-        | dict(_examples(translations, Path("data", corpus, "tokens"))),
+        | dict(_examples(translations, Path("data", corpus, "tokens")))
+        | dict(_pictures(reports / "figures")),
         summary["epoch_seconds"],
         (model / "summary.json").stat().st_mtime,
     )
@@ -213,6 +223,74 @@ def _examples(translations: Path, tokens: Path) -> Iterator[tuple[str, str]]:
             for lines in zip(*columns.values(), strict=False)
         )
         yield f"examples/{split}.txt", "\n".join(blocks)
+
+
+def _pictures(folder: Path) -> Iterator[tuple[str, str]]:
+    """Attention and gates over example sentences, of all variants side by side."""
+    for kind in ("attention", "gates"):
+        for file in sorted(folder.glob(f"{kind}-[0-9]*.svg")):
+            if (text := _text(file)) is not None:
+                yield f"pictures/{file.name}", text
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the stage `report` has written."""
+
+    corpus: str
+    artifacts: dict[str, str]  # file name -> text
+
+    @property
+    def links(self) -> Path:
+        """A script beside the page, which is in no repository: the page links runs by it."""
+        return Path("reports", self.corpus, "mlflow-runs.js")
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def verdicts(self) -> dict[str, int]:
+        """How many claims have each verdict, as metrics."""
+        claims = json.loads(self.artifacts["claims.json"]).values()
+        names = [f"claims/{claim['verdict'].replace(' ', '_')}" for claim in claims]
+        return {name: names.count(name) for name in sorted(set(names))}
+
+
+def read_report(corpus: str) -> Report | None:
+    """None before there is a report."""
+    folder = Path("reports", corpus)
+    names = ["index.html", "claims.md", "claims.json", "comparison.md"]
+    files = [*(folder / name for name in names), *sorted((folder / "figures").glob("*.svg"))]
+    texts = {str(file.relative_to(folder)): _text(file) for file in files}
+    if any(texts[name] is None for name in names):
+        return None
+    return Report(corpus, {name: text for name, text in texts.items() if text is not None})
+
+
+def sync_report(client: MlflowClient, experiment: str, report: Report) -> None:
+    """Make or renew the run that holds the report, and the links from the page to the runs."""
+    found = client.search_runs([experiment], f"tags.kind = '{SUMMARY}'")
+    tags = {"kind": SUMMARY, "corpus": report.corpus, "mlflow.source.name": "rnnmt sync"}
+    run = found[0] if found else client.create_run(experiment, run_name=SUMMARY, tags=tags)
+    run_id, digest = run.info.run_id, report.digest()
+    if run.data.tags.get("synced") != digest:
+        client.set_tag(
+            run_id, "mlflow.note.content", "The report, `index.html`, and what it is made of."
+        )
+        for name, value in report.verdicts().items():
+            client.log_metric(run_id, name, value)
+        for name, text in report.artifacts.items():
+            client.log_text(run_id, text, name)
+        client.set_terminated(run_id, "FINISHED")
+        client.set_tag(run_id, "synced", digest)
+        print(f"{SUMMARY}: {'completed' if found else 'created'}")
+    others = [one for one in client.search_runs([experiment]) if "fingerprint" in one.data.tags]
+    base = store.shown(client.tracking_uri) if client.tracking_uri.startswith("http") else UI
+    at = {
+        str(one.info.run_name): f"{base}/#/experiments/{experiment}/runs/{one.info.run_id}"
+        for one in reversed(others)  # the newest of a name comes first
+        if one.data.tags.get("superseded") != "true"
+    }
+    report.links.write_text(f"linkRuns({json.dumps(at, indent=1, sort_keys=True)});\n")
 
 
 def sync_run(client: MlflowClient, experiment: str, outputs: Outputs) -> str:

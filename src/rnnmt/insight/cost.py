@@ -1,0 +1,78 @@
+"""What a variant costs: operations by its equations, time and speed as they were measured."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from rnnmt.insight.evidence import Evidence
+
+PIECES = 15  # of the sentence that operations are counted for, on either side
+_GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+
+
+def operations(model: dict[str, Any], vocabulary: int) -> int:
+    """Multiply-adds for each target piece, of a sentence of `PIECES` pieces on either side.
+
+    Those of all matrix products: reading the source once, then one step of the decoder. `model`
+    is as in settings.json, `vocabulary` the number of target pieces.
+    """
+    gates = _GATES[model["cell"]]
+    hidden, embedding = int(model["hidden"]), int(model["embedding"])
+    half = hidden // 2
+    encoder = 2 * gates * half * (embedding + half)
+    encoder += (int(model["encoder_layers"]) - 1) * 2 * gates * half * (hidden + half)
+    decoder = gates * hidden * (embedding + hidden)
+    decoder += (int(model["decoder_layers"]) - 1) * gates * hidden * 2 * hidden
+    attends = model["attention"] != "none"
+    combine = (2 * hidden if attends else hidden) * hidden
+    output = hidden * embedding + embedding * vocabulary
+    return encoder + decoder + combine + output + _attention(model["attention"], hidden)
+
+
+def _attention(kind: str, hidden: int) -> int:
+    if kind == "none":
+        return 0
+    scores_and_context = 2 * PIECES * hidden
+    keys = 0 if kind == "dot" else hidden * hidden  # once for each source piece
+    query = hidden * hidden if kind == "additive" else 0
+    return scores_and_context + keys + query
+
+
+def costs(evidence: Evidence) -> list[dict[str, Any]]:
+    """One row for each variant; times are means over the seeds."""
+    rows = []
+    for variant in evidence.variants:
+        values = evidence.comparison["variants"][variant]
+        training, model = values["training"], values["settings"]["model"]
+        run = next(r for r in evidence.runs.values() if r.variant == variant)
+        sizes = run.settings()["vocabularies"]
+        until_best = [sum(t["epoch_seconds"][: t["best_epoch"]]) for t in training]
+        rows.append(
+            {
+                "variant": variant,
+                "parameters": training[0]["parameters"],
+                "operations": operations(model, sizes["target"]),
+                "epoch_seconds": _mean([t["seconds"] / t["epochs"] for t in training]),
+                "seconds_until_best": _mean(until_best),
+                "training_tokens_per_second": _mean(
+                    [t["target_tokens_per_second"] for t in training]
+                ),
+                **{
+                    f"{search}_sentences_per_second": _mean(
+                        [_rate(d, search) for d in values["decoding"]]
+                    )
+                    for search in ("greedy", "beam")
+                },
+            }
+        )
+    return rows
+
+
+def _rate(decoding: dict[str, Any], search: str) -> float:
+    parts = [split[search] for split in decoding["splits"].values()]
+    return float(sum(p["sentences"] for p in parts) / max(sum(p["seconds"] for p in parts), 1e-9))
+
+
+def _mean(values: list[float]) -> float:
+    return round(statistics.mean(values), 2)

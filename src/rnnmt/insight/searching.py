@@ -1,0 +1,122 @@
+"""What search finds: with wider and wider beams, and after greedy search's first wrong word.
+
+Shapes: B sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from rnnmt.dataset.batch import pad
+from rnnmt.dataset.tokenizer import BOS, EOS
+from rnnmt.model.seq2seq import Seq2Seq, greedy_limits
+from rnnmt.scoring import metrics
+from rnnmt.search.translator import Translator
+
+BATCH = 32
+
+
+def by_beam(
+    translator: Translator,
+    sources: Sequence[str],
+    wanted: Sequence[str],
+    beams: Sequence[int],
+    length_penalty: float,
+) -> list[dict[str, Any]]:
+    """BLEU, mean log-probability, length ratio and search errors of each beam size.
+
+    A search error is a translation that scores less than one that another size has found.
+    """
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    found: dict[int, dict[int, Any]] = {beam: {} for beam in beams}
+    for beam in beams:
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            best = translator.beam([sources[i] for i in rows], beam, 1, length_penalty)
+            found[beam].update(zip(rows, (nbest[0] for nbest in best), strict=True))
+    ends = {beam: [found[beam][i] for i in range(len(sources))] for beam in beams}
+    scores = np.array([[one.hypothesis.score for one in some] for some in ends.values()])
+    reached = scores.max(axis=0)
+    target = translator.trained.target
+    pieces = sum(map(len, target.encode(list(wanted))))
+    score = partial(metrics.score, "bleu")
+    return [
+        {
+            "beam": beam,
+            "bleu": round(
+                score(metrics.statistics("bleu", [o.text for o in ends[beam]], wanted).sum(axis=0)),
+                2,
+            ),
+            "log_prob": round(float(np.mean([o.hypothesis.log_prob for o in ends[beam]])), 4),
+            "length_ratio": round(sum(len(o.hypothesis.ids) for o in ends[beam]) / pieces, 4),
+            "search_errors": round(float((scores[row] < reached - 1e-5).mean()), 4),
+        }
+        for row, beam in enumerate(beams)
+    ]
+
+
+@torch.inference_mode()
+def continued(
+    model: Seq2Seq, source: list[list[int]], prefixes: list[list[int]], ratio: float
+) -> list[list[int]]:
+    """Greedy translations (B,) that begin with the given pieces: forced decoding, then free."""
+    ids, lengths = pad(source)
+    limits = greedy_limits(lengths, ratio).tolist()
+    state, memory = model.encode(ids, lengths)
+    tokens = torch.full((len(source),), BOS)
+    made: list[list[int]] = [[] for _ in source]
+    alive = set(range(len(source)))
+    while alive:
+        output = model.decoder(tokens.unsqueeze(1), state, memory)
+        state = output.state
+        tokens = model.decoder.logits(output.features[:, 0]).argmax(dim=1)
+        for row in sorted(alive):
+            time = len(made[row])
+            if time < len(prefixes[row]):
+                tokens[row] = prefixes[row][time]
+            if tokens[row] == EOS or time >= limits[row]:
+                alive.discard(row)
+            else:
+                made[row].append(int(tokens[row]))
+    return made
+
+
+def outcomes(
+    model: Seq2Seq, source: list[list[int]], wanted: list[list[int]], ratio: float
+) -> list[str]:
+    """What greedy search's first wrong piece did to each translation (B,).
+
+    right: there is none. one word: the rest is right all the same. ruined: the rest is wrong, and
+    right as soon as the wanted piece is forced in its place. lost: wrong even then.
+    """
+    found = []
+    for start in range(0, len(source), BATCH):
+        rows = slice(start, start + BATCH)
+        some = source[rows], wanted[rows]
+        greedy = continued(model, some[0], [[] for _ in some[0]], ratio)
+        firsts = [first_difference(*pair) for pair in zip(greedy, some[1], strict=True)]
+        prefixes = [[*ids, EOS][: at + 1] for ids, at in zip(some[1], firsts, strict=True)]
+        forced = continued(model, some[0], prefixes, ratio)
+        found += [outcome(*one) for one in zip(greedy, some[1], forced, strict=True)]
+    return found
+
+
+def first_difference(made: Sequence[int], wanted: Sequence[int]) -> int:
+    """The place of the first piece that differs; the length of both where none does."""
+    pairs = enumerate(zip(made, wanted, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(made), len(wanted)))
+
+
+def outcome(greedy: Sequence[int], wanted: Sequence[int], forced: Sequence[int]) -> str:
+    """One of `OUTCOMES`, from three translations as ids; see `outcomes`."""
+    if greedy == wanted:
+        return "right"
+    rest = wanted[first_difference(greedy, wanted) + 1 :]
+    if len(rest) < len(greedy) and list(greedy[len(greedy) - len(rest) :]) == list(rest):
+        return "one word"
+    return "ruined" if forced == wanted else "lost"

@@ -1,0 +1,156 @@
+"""Stage `analyze`: what is inside one model, and where it is good or bad.
+
+    python -m rnnmt.stages.analyze VARIANT SEED
+
+Writes `reports/NAME/analysis/VARIANT-SEED.json`: scores by length, phenomenon and word order;
+attention against word links; gates; gradient flow; search. Nothing in it is chosen by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnmt import params
+from rnnmt.corpora.words import read_links, words
+from rnnmt.errors import run_stage
+from rnnmt.insight.settings import OUTCOMES, AnalyzeSettings
+from rnnmt.scoring.settings import (
+    EvaluateSettings,
+    References,
+    Run,
+    references,
+    reports,
+    write_json,
+)
+from rnnmt.search.settings import DecodeSettings
+
+if TYPE_CHECKING:
+    from rnnmt.model.folder import TrainedModel
+
+
+def main() -> None:
+    """Analyze the run that the command line names. Raises UserError where input is missing."""
+    parser = argparse.ArgumentParser(prog="python -m rnnmt.stages.analyze")
+    parser.add_argument("variant")
+    parser.add_argument("seed", type=int)
+    arguments = parser.parse_args()
+    settings = params.load("analyze", AnalyzeSettings)
+    scoring = params.load("evaluate", EvaluateSettings)
+    decoding = params.load("decode", DecodeSettings)
+    params.use_threads()
+    from rnnmt.model.folder import load_model
+
+    run = Run(params.corpus_name(), arguments.variant, arguments.seed)
+    wanted = references(run.corpus)
+    trained = load_model(Path("models", run.corpus, str(run)))
+    found = {
+        "variant": run.variant,
+        "seed": run.seed,
+        "cell": trained.settings["model"]["cell"],
+        "attention": trained.settings["model"]["attention"],
+        "slices": {split: slices(run, wanted, split, scoring) for split in wanted.tests},
+        "alignment": {
+            split: alignment(run, wanted, split, trained, scoring) for split in wanted.tests
+        },
+        **memory(trained, wanted, settings),
+        "search": search(run, trained, wanted, settings, decoding),
+    }
+    write_json(reports(run.corpus) / "analysis" / f"{run}.json", found)
+
+
+def slices(run: Run, wanted: References, split: str, settings: EvaluateSettings) -> dict[str, Any]:
+    """Scores of beam search on parts of one test set."""
+    import numpy as np
+
+    from rnnmt.insight.slices import by_length, by_order, by_phenomenon, statistics
+
+    labels = Path("data", run.corpus, "tokens", f"{split}.labels.jsonl")
+    lines, targets = wanted.hypotheses(run, split, "beam"), wanted.splits[split]
+    exact = np.array([a == b for a, b in zip(lines, targets, strict=True)], dtype=np.float64)
+    stats = statistics(lines, targets)
+    return {
+        "length": by_length(_sources(run.corpus, split), stats, settings),
+        "phenomenon": by_phenomenon(labels, stats, exact, settings),
+        "order": by_order(read_links(_links(run.corpus, split)), stats, settings),
+    }
+
+
+def alignment(
+    run: Run, wanted: References, split: str, trained: TrainedModel, settings: EvaluateSettings
+) -> dict[str, Any]:
+    """Attention over one test set, against its word links; {} without attention."""
+    if trained.settings["model"]["attention"] == "none":
+        return {}
+    from rnnmt.dataset.store import open_split
+    from rnnmt.insight.alignment import strongest
+    from rnnmt.insight.attending import forced, judged
+
+    store = open_split(Path("data", run.corpus, "tokens"), split)
+    texts = _sources(run.corpus, split), wanted.splits[split]
+    attended = list(forced(trained, store, texts))
+    found = judged(attended, read_links(_links(run.corpus, split)), settings)
+    # For each target word the source word attended to most: variants are compared by it.
+    chosen = [
+        " ".join(str(i) for _, i in sorted((j, i) for i, j in strongest(one.words)))
+        for one in attended
+    ]
+    return found | {"strongest": chosen}
+
+
+def memory(trained: TrainedModel, wanted: References, settings: AnalyzeSettings) -> dict[str, Any]:
+    """Gates and gradient flow of the encoder over sentences of the first test set."""
+    from rnnmt.insight import remembering
+    from rnnmt.insight.slices import examples, spread
+
+    sources = _sources(wanted.corpus, wanted.tests[0])
+    some = spread(sources, settings.sentences)
+    ids = trained.source.encode(some)
+    shown = trained.source.encode([sources[i] for i in examples(sources, settings.examples)])
+    return {
+        "flow": remembering.flow(trained, ids),
+        "gates": remembering.kept(trained, ids, sum(len(words(text)) for text in some)),
+        "examples": [remembering.example(trained, one) for one in shown],
+    }
+
+
+def search(
+    run: Run,
+    trained: TrainedModel,
+    wanted: References,
+    settings: AnalyzeSettings,
+    decoding: DecodeSettings,
+) -> dict[str, Any]:
+    """Beam sizes, and greedy search's first error, on sentences of the first test set."""
+    from rnnmt.insight.searching import by_beam, outcomes
+    from rnnmt.insight.slices import spread
+    from rnnmt.search.translator import Translator
+
+    split, ratio = wanted.tests[0], decoding.max_length_ratio
+    sources = spread(_sources(wanted.corpus, split), settings.sentences)
+    targets = spread(wanted.splits[split], settings.sentences)
+    ids = trained.source.encode(sources), trained.target.encode(targets)
+    came_of = Counter(outcomes(trained.model, *ids, ratio))
+    translator = Translator(trained, ratio)
+    penalty = run.decoding()["length_penalty"]  # which the stage decode has chosen
+    return {
+        "split": split,
+        "sentences": len(sources),
+        "beams": by_beam(translator, sources, targets, settings.beams, penalty),
+        "first_error": {name: came_of[name] for name in OUTCOMES},
+    }
+
+
+def _sources(corpus: str, split: str) -> list[str]:
+    path = Path("data", corpus, "tokens", f"{split}.source.txt")
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _links(corpus: str, split: str) -> Path:
+    return Path("data", corpus, "links", f"{split}.links.jsonl")
+
+
+if __name__ == "__main__":
+    run_stage(main)
