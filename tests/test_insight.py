@@ -249,7 +249,8 @@ def a_model() -> Seq2Seq:
     torch.manual_seed(2)
     settings = ModelSettings(
         cell="gru", attention="general", embedding=8, hidden=8, encoder_layers=1,
-        decoder_layers=1, dropout=0.0, tie_embeddings=True,
+        decoder_layers=1, dropout=0.0, tie_embeddings=True, word_dropout=0.0, heads=1,
+        layer_norm=False,
     )  # fmt: skip
     return Seq2Seq(settings, Vocabularies(12, 12, True)).eval()
 
