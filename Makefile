@@ -10,9 +10,9 @@ READY := $(VENV)/.ready
 repro: $(READY)  ## the whole pipeline, of params.yaml or of recipes/$(RECIPE).yaml
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/repro.py $(RECIPE)
 
-test: $(READY)-dev  ## everything that matters, lint included
+test: $(READY)-dev  ## everything that matters, lint included; files of tests side by side
 	@$(MAKE) --no-print-directory lint
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-all: test  ## and the long ones
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m long
@@ -28,16 +28,17 @@ ui: $(READY)  ## MLflow on http://127.0.0.1:5000
 	  --host 127.0.0.1 --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
 # The environment is made anew when a lock file or pyproject.toml has changed, and only then.
+# Compiling all of every package would take as long as installing: Python compiles what it imports.
 $(READY): requirements.lock pyproject.toml
 	@echo "making the environment in $(VENV), a minute or two"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rnnmt needs Python >= 3.11")'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(READY)-dev: $(READY) requirements-dev.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements-dev.lock
 	@touch $@
 
 clean:  ## remove what can be made again, but for the caches of DVC and the results
