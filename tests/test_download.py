@@ -114,7 +114,7 @@ def test_line_ends_marks_and_separators_keep_lines_aligned(tmp_path: Path) -> No
     corpus = aligned_files(tmp_path, SIZES)
     odd = "\ufeffa\u2028b\r\nc\x85d\n\ne\x0bf\x0cg\rh\r\nlast".encode()
     (tmp_path / "train.en").write_bytes(odd)
-    (tmp_path / "train.fr").write_bytes(gzip.compress(b"1\n2\n3\n4\n5\n"))
+    (tmp_path / "train.fr").write_bytes(gzip.compress(b"1\n2\n3\n4\n5\n", mtime=0))
     result = run(tmp_path, corpus)
     assert result.returncode == 0, result.stderr
     assert read(tmp_path, "train", "source") == ["a b", "c d", "", "e f g h", "last"]
@@ -128,7 +128,7 @@ def test_line_ends_marks_and_separators_keep_lines_aligned(tmp_path: Path) -> No
         ("valid.en", b"1\n2\n3\n4\n", ["valid.en has 4 lines", "valid.fr has 2"]),
         ("test.en", b"1\ncaf\xe9\n3\n", ["test.en:2", "UTF-8", "byte 4"]),
         ("test.en", "1\n2\n3\n".encode("utf-16"), ["test.en", "UTF-16"]),
-        ("test.en", gzip.compress(b"1\n2\n3\n")[:-6], ["test.en", "cannot be read"]),
+        ("test.en", gzip.compress(b"1\n2\n3\n", mtime=0)[:-6], ["test.en", "cannot be read"]),
         ("test.en", b"x" * 1_100_000, ["test.en:1", "one sentence on a line"]),
     ],
 )
@@ -248,7 +248,7 @@ def test_an_absolute_path_is_not_in_the_manifest(tmp_path: Path) -> None:
 def test_text_that_inflates_beyond_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "INFLATED", 1000)
     bomb = tmp_path / "bomb.gz"
-    bomb.write_bytes(gzip.compress(b"a\n" * 5_000_000))
+    bomb.write_bytes(gzip.compress(b"a\n" * 5_000_000, mtime=0))
     lines = files.Text(bomb).lines()
     with pytest.raises(UserError, match="inflates"):
         list(islice(lines, 500_000))
@@ -533,7 +533,7 @@ def test_answers_that_will_not_get_better(server: Server, answer: Answer, messag
 
 def test_bytes_are_kept_as_they_are(server: Server) -> None:
     """Some servers call a .gz file gzip-encoded text; unpacking it would break its hash."""
-    packed = gzip.compress(BODY)
+    packed = gzip.compress(BODY, mtime=0)
     server.answers = [status(200, {"Content-Encoding": "gzip"}, packed)]
     pins: dict[str, Any] = {"size": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}
     assert fetch.fetch(remote(server, **pins)).read_bytes() == packed
