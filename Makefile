@@ -12,7 +12,8 @@ repro: $(READY)  ## the whole pipeline, of params.yaml or of recipes/$(RECIPE).y
 
 test: $(READY)-dev  ## everything that matters, lint included; files of tests side by side
 	@$(MAKE) --no-print-directory lint
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses auto --dist loadfile \
+	  tests/test_pipeline.py tests  # the slowest first
 
 test-all: test  ## and the long ones
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m long
