@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SLOWEST := tests/test_pipeline.py
+TESTS := $(SLOWEST) $(filter-out $(SLOWEST),$(sort $(wildcard tests/test_*.py)))
 
 .PHONY: repro test test-all lint ui clean
 
@@ -13,7 +15,7 @@ repro: $(READY)  ## the whole pipeline, of params.yaml or of recipes/$(RECIPE).y
 test: $(READY)-dev  ## everything that matters, lint included; files of tests side by side
 	@$(MAKE) --no-print-directory lint
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses auto --dist loadfile \
-	  tests/test_pipeline.py tests  # the slowest first
+	  --no-loadscope-reorder $(TESTS)
 
 test-all: test  ## and the long ones
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m long
