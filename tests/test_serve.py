@@ -388,6 +388,19 @@ def test_another_model_is_taken_without_dropping_a_request(
     assert used == {"one", "two"}
 
 
+@pytest.mark.parametrize("command", ["serve", "playground"])
+@pytest.mark.parametrize("port", ["99999", "-1", "abc", ""])
+def test_a_port_that_cannot_be_is_an_error_of_the_command_line(command: str, port: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rnnmt.cli", command, f"--port={port}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"--port: expected a port from 0 to 65535, found {port!r}" in done.stderr
+
+
 def test_it_says_why_it_cannot_start(models: Path) -> None:
     def fails(model: str, port: int) -> str:
         command = ["serve", "--model", model, "--port", str(port)]

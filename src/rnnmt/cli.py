@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rnnmt.errors import UserError, run_main
 
@@ -34,17 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Translate standard input to standard output, one line for each line.",
     )
     translate.set_defaults(run=_translate)
-    add = translate.add_argument
-    add("--model", required=True, type=Path, nargs="+", metavar="FOLDER",
-        help="models/CORPUS/VARIANT-SEED; several translate together, as an ensemble")  # fmt: skip
-    add("--beam", type=_positive, default=5, help="hypotheses kept; 1 is greedy (default: 5)")
-    add("--nbest", type=_positive, default=1, help="translations of each sentence (default: 1)")
-    add("--length-penalty", type=float, default=1.0, help="as in params.yaml (default: 1.0)")
-    add("--max-length-ratio", type=float, default=3.0, help="as in params.yaml (default: 3.0)")
-    add("--batch", type=_positive, default=64, help="sentences read and searched together")
-    add("--threads", type=_positive, help="processor threads (default: all)")
-    add("--scores", action="store_true", help="put score and log-probability before, with tabs")
-    add("--alignments", action="store_true", help="put source-target pairs of pieces behind")
+    _translate_options(translate.add_argument)
     sync = commands.add_parser(
         "sync",
         help="make MLflow hold one complete run for each trained model",
@@ -57,16 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve a page on which every variant translates what you type.",
     )
     playground.set_defaults(run=_playground)
-    add = playground.add_argument
-    add("--models", type=Path, help="folder of models (default: that of params.yaml's corpus)")
-    add("--seed", type=int, help="of the models (default: each variant's lowest)")
-    add("--max-length-ratio", type=float, default=3.0, help="as in params.yaml (default: 3.0)")
-    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    add("--port", type=int, default=7860, help="0 takes any free one (default: 7860)")
-    add(
-        "--allow-host", action="append", default=[], metavar="NAME",
-        help="a name by which others may reach the page; refused are all but local ones",
-    )  # fmt: skip
+    _playground_options(playground.add_argument)
     promote = commands.add_parser(
         "promote",
         help="let the best model through the gate to MLflow's registry",
@@ -74,11 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "if the rules of `promote` in params.yaml hold. Exit code 3 where it is refused.",
     )
     promote.set_defaults(run=_promote)
-    add = promote.add_argument
-    add("--to", choices=("champion", "challenger"), default="champion", help="alias to be given")
-    add("--variant", action="append", help="consider only this one; may be repeated")
-    add("--dry-run", action="store_true", help="say what would happen and why, and change nothing")
-    add("--rollback", action="store_true", help="make the champion before this one it again")
+    _promote_options(promote.add_argument)
     serve = commands.add_parser(
         "serve",
         help="translate over HTTP",
@@ -86,10 +63,60 @@ def _parser() -> argparse.ArgumentParser:
         "/translate, GET /health, /ready, /metrics, /openapi.json.",
     )
     serve.set_defaults(run=_serve)
-    add = serve.add_argument
+    _serve_options(serve.add_argument)
+    sweep = commands.add_parser(
+        "sweep",
+        help="many variants on many machines",
+        description="Print the commands that train every variant and seed, each of which may run "
+        "on another machine with the same DVC remote, or run them.",
+    )
+    sweep.set_defaults(run=_sweep)
+    _sweep_options(sweep.add_argument)
+    check = commands.add_parser(
+        "check",
+        help="check params.yaml",
+        description="Check params.yaml, or the file that RNNMT_PARAMS names.",
+    )
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _translate_options(add: Callable[..., Any]) -> None:
+    add("--model", required=True, type=Path, nargs="+", metavar="FOLDER",
+        help="models/CORPUS/VARIANT-SEED; several translate together, as an ensemble")  # fmt: skip
+    add("--beam", type=_positive, default=5, help="hypotheses kept; 1 is greedy (default: 5)")
+    add("--nbest", type=_positive, default=1, help="translations of each sentence (default: 1)")
+    add("--length-penalty", type=float, default=1.0, help="as in params.yaml (default: 1.0)")
+    add("--max-length-ratio", type=float, default=3.0, help="as in params.yaml (default: 3.0)")
+    add("--batch", type=_positive, default=64, help="sentences read and searched together")
+    add("--threads", type=_positive, help="processor threads (default: all)")
+    add("--scores", action="store_true", help="put score and log-probability before, with tabs")
+    add("--alignments", action="store_true", help="put source-target pairs of pieces behind")
+
+
+def _playground_options(add: Callable[..., Any]) -> None:
+    add("--models", type=Path, help="folder of models (default: that of params.yaml's corpus)")
+    add("--seed", type=int, help="of the models (default: each variant's lowest)")
+    add("--max-length-ratio", type=float, default=3.0, help="as in params.yaml (default: 3.0)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    add("--port", type=_port, default=7860, help="0 takes any free one (default: 7860)")
+    add(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="a name by which others may reach the page; refused are all but local ones",
+    )  # fmt: skip
+
+
+def _promote_options(add: Callable[..., Any]) -> None:
+    add("--to", choices=("champion", "challenger"), default="champion", help="alias to be given")
+    add("--variant", action="append", help="consider only this one; may be repeated")
+    add("--dry-run", action="store_true", help="say what would happen and why, and change nothing")
+    add("--rollback", action="store_true", help="make the champion before this one it again")
+
+
+def _serve_options(add: Callable[..., Any]) -> None:
     add("--model", required=True, help="a folder, models:/NAME@champion or models:/NAME/VERSION")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    add("--port", type=int, default=8000, help="(default: 8000)")
+    add("--port", type=_port, default=8000, help="(default: 8000)")
     add("--threads", type=_positive, help="processor threads of a translation (default: all)")
     add("--poll", type=float, default=30, help="seconds between looks at an alias (default: 30)")
     for name, value, text in (
@@ -102,27 +129,21 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(f"--max-{name}", type=_positive, default=value, help=f"{text} (default: {value})")
     add("--timeout", type=float, default=30, help="seconds to an answer, else 504 (default: 30)")
-    sweep = commands.add_parser(
-        "sweep",
-        help="many variants on many machines",
-        description="Print the commands that train every variant and seed, each of which may run "
-        "on another machine with the same DVC remote, or run them.",
-    )
-    sweep.set_defaults(run=_sweep)
-    add = sweep.add_argument
+
+
+def _sweep_options(add: Callable[..., Any]) -> None:
     add("--here", action="store_true", help="run them here, several at once")
     add("--jobs", type=_positive, help="with --here: at once (default: cores / `threads`)")
     add("--host", action="append", help="run them over SSH: [USER@]NAME[:PORT]:FOLDER; repeatable")
     add("--setup", default=". .venv/bin/activate", help="shell command on a host, in its folder")
     add("--slurm", metavar="FOLDER", help="submit them as a SLURM array; its logs go to FOLDER")
     add("--option", action="append", default=[], help="of SLURM, such as partition=cpu; repeatable")
-    check = commands.add_parser(
-        "check",
-        help="check params.yaml",
-        description="Check params.yaml, or the file that RNNMT_PARAMS names.",
-    )
-    check.set_defaults(run=_check)
-    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, found {text!r}")
+    return int(text)
 
 
 def _positive(text: str) -> int:
