@@ -59,6 +59,7 @@ model:
   word_dropout: 0.0
   tie_embeddings: true
 train:
+  fraction: 1.0
   batch_tokens: 100
   max_epochs: 2
   patience: 2

@@ -56,6 +56,7 @@ def shrink(settings: dict[str, Any]) -> dict[str, Any]:
     small["model"] = settings["model"] | {"embedding": 16, "hidden": 16}
     small["train"] = settings["train"] | {
         "max_epochs": 3,
+        "fraction": 1.0,
         "batch_tokens": 200,
         "checkpoint_seconds": 0.05,
     }

@@ -363,6 +363,18 @@ def test_a_store_gives_back_what_was_written(
             store[outside]
 
 
+@given(st.lists(st.lists(st.integers(0, 99)), min_size=1), st.floats(0.01, 1.0))
+def test_a_fraction_of_a_store_is_its_first_pairs(lines: list[list[int]], part: float) -> None:
+    flat = np.array([i for line in lines for i in line], "<u2")
+    store = TokenStore.of(flat, np.array([len(line) for line in lines]))
+    first = ParallelStore(store, store).first(part)
+    assert 1 <= len(first.source) == len(first.target) <= len(lines)
+    assert abs(len(first.source) - part * len(lines)) < 1
+    found = [first.source[i].tolist() for i in range(len(first.source))]
+    assert found == lines[: len(found)]
+    assert len(first.source.ids) == first.source.lengths.sum()
+
+
 def test_a_store_stays_on_disk(tmp_path: Path) -> None:
     with TokenStoreWriter(tmp_path / "s", ids_dtype(9)) as writer:
         writer.append(np.arange(9, dtype="<u2"), np.array([4, 5]))

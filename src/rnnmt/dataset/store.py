@@ -55,6 +55,13 @@ class TokenStore:
         at = index % len(self)
         return self.ids[self.offsets[at] : self.offsets[at + 1]]
 
+    def first(self, count: int) -> TokenStore:
+        """The first `count` sentences, still on disk."""
+        store = TokenStore.__new__(TokenStore)
+        store.offsets = self.offsets[: count + 1]
+        store.ids = self.ids[: store.offsets[-1]]
+        return store
+
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """The number of tokens of each sentence (sentences,); the ids are not read."""
@@ -66,6 +73,11 @@ class ParallelStore(NamedTuple):
 
     source: TokenStore
     target: TokenStore
+
+    def first(self, fraction: float) -> ParallelStore:
+        """The first pairs: this part of all, and one at least."""
+        count = max(1, round(fraction * len(self.source)))
+        return ParallelStore(self.source.first(count), self.target.first(count))
 
 
 def open_split(folder: Path, split: str) -> ParallelStore:

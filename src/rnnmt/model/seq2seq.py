@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,8 +12,10 @@ from rnnmt.dataset.tokenizer import BOS, EOS, PAD
 from rnnmt.model.attention import Memory, SharedMemory
 from rnnmt.model.decoder import Decoder, Output, State
 from rnnmt.model.encoder import Encoder
-from rnnmt.model.prepared import PreparedDecoder, prepare
 from rnnmt.model.settings import ModelSettings
+
+# One token (B, 1) of each sentence, as Decoder takes many.
+Step = Callable[[Tensor, State, Memory | SharedMemory | None], Output]
 
 
 class Vocabularies(NamedTuple):
@@ -52,14 +55,15 @@ class Seq2Seq(nn.Module):
         source: Tensor,
         lengths: Tensor,
         limits: Tensor,
-        decoder: PreparedDecoder | None = None,
+        step: Step | None = None,
+        best: Callable[[Tensor], Tensor] | None = None,
     ) -> list[list[int]]:
         """The likeliest next token, again and again, until <EOS> or `limits` (B,) tokens.
 
-        `decoder` is this model's own one, prepared, where there is no need to do so once more.
+        `step` and `best`, from features (B, E) to tokens (B,), may be faster ones of this model.
         Returns each translation's ids without <BOS> and <EOS>. Finished rows leave the batch.
         """
-        decoder = decoder or prepare(self.decoder)
+        step, best = step or self.decoder, best or self._best
         state, own = self.encode(source, lengths)
         memory = None if own is None else SharedMemory.of(own)
         hypotheses: list[list[int]] = [[] for _ in range(len(source))]
@@ -67,9 +71,9 @@ class Seq2Seq(nn.Module):
         time = 0
         while len(rows):
             time += 1
-            output = decoder.step(tokens.unsqueeze(1), state, memory)
+            output = step(tokens.unsqueeze(1), state, memory)
             state = output.state
-            tokens = decoder.output.best(output.features[:, 0])
+            tokens = best(output.features[:, 0])
             for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
                 if token != EOS:
                     hypotheses[row].append(token)
@@ -79,6 +83,10 @@ class Seq2Seq(nn.Module):
                 rows, tokens, state = rows[keep], tokens[keep], state.select(keep)
                 memory = None if memory is None else memory.select(keep)
         return hypotheses
+
+    def _best(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.decoder.output(features)
+        return logits.argmax(dim=1)
 
 
 def greedy_limits(source_lengths: Tensor, ratio: float) -> Tensor:

@@ -40,6 +40,7 @@ class ModelSettings(Settings):
 class TrainSettings(Settings):
     """The `train` section: how a model is fitted."""
 
+    fraction: float = Field(gt=0.0, le=1.0)
     batch_tokens: int = Field(ge=1)
     max_epochs: int = Field(ge=1)
     patience: int = Field(ge=1)

@@ -118,7 +118,8 @@ class Translator:
             return [best.text for [best] in self.beam(sentences, 1, 1, 0.0)]
         source, lengths = pad(self.trained.source.encode(sentences))
         limits = greedy_limits(lengths, self.max_length_ratio)
-        ids = self.models[0].greedy(source, lengths, limits, self._decoders[0])
+        [decoder] = self._decoders
+        ids = self.models[0].greedy(source, lengths, limits, decoder.step, decoder.output.best)
         return self.trained.target.decode(ids)
 
     @torch.inference_mode()

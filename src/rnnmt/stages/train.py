@@ -130,7 +130,7 @@ def _train(
     source, target = (Tokenizer(tokens / f"{side}.model") for side in ("source", "target"))
     rate = settings.bpe_dropout
     data = ParallelData(
-        open_split(tokens, "train"),
+        open_split(tokens, "train").first(settings.fraction),
         open_split(tokens, "valid"),
         settings.batch_tokens,
         description["seed"],
