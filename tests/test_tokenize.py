@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from rnnmt.corpora.clean import normalise
-from rnnmt.dataset.store import TokenStore, TokenStoreWriter, ids_dtype, open_split
+from rnnmt.dataset.store import (
+    ParallelStore,
+    TokenStore,
+    TokenStoreWriter,
+    ids_dtype,
+    open_split,
+)
 from rnnmt.dataset.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, TokenizerSettings, train
 from rnnmt.errors import UserError
 from rnnmt.stages import tokenize
