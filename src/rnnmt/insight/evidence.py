@@ -41,6 +41,11 @@ class Evidence:
     def variants(self) -> list[str]:
         return list(dict.fromkeys(run.variant for run in self.runs.values()))
 
+    def settings(self, variant: str, part: str) -> dict[str, Any]:
+        """What a variant was trained with: its `model` or its `train`."""
+        found: dict[str, Any] = self.comparison["variants"][variant]["settings"].get(part) or {}
+        return found
+
     def cell(self, run: str) -> str:
         return str(self.analyses[run]["cell"])
 

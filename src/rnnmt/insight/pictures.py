@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnmt.insight.claims import FAR, LEFT
+from rnnmt.insight.claims import FAR, LEFT, data_series
 from rnnmt.insight.cost import costs
 from rnnmt.insight.evidence import Evidence
 from rnnmt.insight.settings import OUTCOMES
@@ -120,7 +120,7 @@ def panels(count: int, height: float = 3.2, each: float = 4.4) -> tuple[Figure, 
 
 def look(evidence: Evidence, variant: str) -> dict[str, Any]:
     """How a variant's line is drawn."""
-    model = evidence.comparison["variants"][variant]["settings"]["model"]
+    model = evidence.settings(variant, "model")
     attention = model["attention"]
     return {
         "color": COLOURS[model["cell"]],
@@ -210,6 +210,34 @@ def _cost(evidence: Evidence) -> Figure:
     for panel, label in zip(axes, labels, strict=True):
         panel.set(xlabel=label, xlim=(0, None), ylim=(0, 100))
     axes[0].xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M")
+    axes[0].set_ylabel(f"BLEU on {split}, beam search")
+    key(figure, axes[:1])
+    return figure
+
+
+def _data(evidence: Evidence) -> Figure | None:
+    series, split = data_series(evidence), evidence.tests[0]
+    if not series:
+        return None
+    figure, axes = panels(len(series))
+    for panel, points in zip(axes, series, strict=True):
+        parts = [100 * point.fraction for point in points]
+        for cell in ("gru", "lstm"):
+            names = [getattr(point, cell) for point in points]
+            of_variants = [evidence.comparison["variants"][name]["scores"] for name in names]
+            value, low, high = (
+                [mean([s[split]["beam"]["bleu"][end] for s in seeds]) for seeds in of_variants]
+                for end in ("score", "low", "high")
+            )
+            form = look(evidence, names[0])
+            panel.plot(parts, value, label=cell, **form)
+            panel.fill_between(parts, low, high, color=form["color"], alpha=0.12, linewidth=0)
+        panel.set(
+            title=f"{evidence.settings(points[0].gru, 'model')['attention']} attention",
+            xlabel="percent of the training pairs", xscale="log", ylim=(0, 100),
+        )  # fmt: skip
+        panel.set_xticks(parts, [f"{part:g}" for part in parts])
+        panel.minorticks_off()
     axes[0].set_ylabel(f"BLEU on {split}, beam search")
     key(figure, axes[:1])
     return figure
@@ -598,6 +626,12 @@ PICTURES: dict[str, tuple[str, str, Callable[[Evidence], Figure | None]]] = {
         when none stands above it and to the cheaper side: left in the first two panels, right
         in the third. Times are of the machine that trained and decoded.""",
         _cost,
+    ),
+    "data.svg": (
+        "With less data",
+        """BLEU of an LSTM and of a GRU that were trained on the first part of the training pairs,
+        all else but the number of epochs being the same; bands are bootstrap intervals.""",
+        _data,
     ),
     "length.svg": (
         "Longer sentences",
