@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sacrebleu
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
@@ -221,3 +222,26 @@ def test_evaluate_starts_fast() -> None:
     )
     for heavy in ("torch", "lightning", "pytorch_lightning", "mlflow", "dvc"):
         assert f"'{heavy}'" not in loaded.stdout
+
+
+def test_moses_scores_are_those_of_lowercased_words_with_french_apostrophes_cut(
+    done: Path,
+) -> None:
+    script = subprocess.run(
+        [sys.executable, ROOT / "scripts/moses_score.py", "bundled"],
+        cwd=done.parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert script.returncode == 0, script.stderr
+    for variant in ERRORS:
+        for test in ("test", "test_long"):
+            texts = [
+                (done.parents[1] / file).read_text().replace("'", "' ").splitlines()
+                for file in (
+                    f"reports/bundled/translations/{variant}-1/{test}.beam.txt",
+                    f"data/bundled/tokens/{test}.target.txt",
+                )
+            ]
+            wanted = sacrebleu.corpus_bleu(texts[0], texts[1:], tokenize="none", force=True).score
+            assert f"{variant} {test}: {wanted:.2f}\n" in script.stdout
