@@ -212,12 +212,3 @@ def test_a_line_separator_inside_a_sentence_ends_no_line(tmp_path: Path) -> None
     text = hypotheses.read_text(encoding="utf-8").replace(" ", "\u2028", 1)
     hypotheses.write_text(text, encoding="utf-8")
     assert run(folder, "evaluate", "lstm", "1").returncode == 0
-
-
-def test_evaluate_starts_fast() -> None:
-    code = "import rnnmt.stages.evaluate, rnnmt.stages.compare, sys; print(sorted(sys.modules))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    for heavy in ("torch", "lightning", "pytorch_lightning", "mlflow", "dvc"):
-        assert f"'{heavy}'" not in loaded.stdout

@@ -429,7 +429,7 @@ def test_a_chain_that_fails_stops_no_other(clone: Clone, tmp_path: Path) -> None
     assert "\nbad-1: out of luck\n" in printed
     assert "gru-1:" not in printed
     assert (other.folder / "reports/small/scores/good-1.json").exists()
-    left = other.repro("--dry")
+    left = other.repro("--dry", "--single-item", "train@bad-1", "decode@bad-1")
     assert "Running stage 'decode@bad-1'" in left
     assert "Running stage 'train" not in left
 
