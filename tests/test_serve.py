@@ -320,7 +320,7 @@ def test_a_full_queue_and_a_graceful_end(models: Path) -> None:
 
 def test_a_late_answer_is_504(models: Path) -> None:
     with within(models / "one", seconds=0.05) as client:
-        status, answer = client.translate(*[" ".join(WORDS * 4)] * 90, beam=10)
+        status, answer = client.translate(*[" ".join(WORDS * 4)] * 30, beam=10)
     assert (status, answer["detail"]) == (504, "not translated within 0.05 seconds")
 
 
