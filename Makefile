@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SLOWEST := tests/test_pipeline.py
+SLOWEST := tests/test_pipeline.py tests/test_recipes.py
 TESTS := $(SLOWEST) $(filter-out $(SLOWEST),$(sort $(wildcard tests/test_*.py)))
 
 .PHONY: repro test test-all lint ui clean

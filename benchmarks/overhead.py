@@ -20,7 +20,7 @@ from pathlib import Path
 import common
 
 sys.path.insert(0, str(common.ROOT / "tests"))
-from test_pipeline import MAKE_REPRO, Clone
+from clones import MAKE_REPRO, Clone
 
 RUNS = 5
 BARS = {"dvc repro": 3.0, "make repro": 3.0, "rnnmt --help": 0.3}

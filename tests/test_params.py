@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from rnnmt import params
 from rnnmt.corpora import settings as corpus_settings
 from rnnmt.corpora.clean import CleaningSettings
 from rnnmt.dataset.tokenizer import TokenizerSettings
-from rnnmt.errors import UserError
+from rnnmt.errors import UserError, run_main
 from rnnmt.insight.settings import AnalyzeSettings, MemorySettings
 from rnnmt.model.settings import ModelSettings, TrainSettings, variant
 from rnnmt.params import Settings
@@ -402,20 +403,21 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("mistake", COMMANDS)
-def test_a_stage_says_it_in_one_line(mistake: str, use: Callable[..., Path]) -> None:
+def test_a_stage_says_it_in_one_line(
+    mistake: str,
+    use: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     stage, old, new = COMMANDS[mistake]
     file = use(old, new)
-    result = subprocess.run(
-        [sys.executable, "-m", f"rnnmt.stages.{stage}", "x", "1"],
-        cwd=file.parent,
-        env={k: v for k, v in os.environ.items() if k != "RNNMT_PARAMS"},
-        capture_output=True,
-        text=True,
-    )
-    assert "Traceback" not in result.stderr, result.stderr
-    assert result.returncode == 1
-    assert result.stdout == ""
-    assert re.fullmatch(r"rnnmt: error: params\.yaml:\d+: [^\n]+\n", result.stderr), result.stderr
+    monkeypatch.setattr(sys, "argv", [stage, "x", "1"])
+    with pytest.raises(SystemExit) as end:
+        run_main(importlib.import_module(f"rnnmt.stages.{stage}").main)
+    assert end.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(r"rnnmt: error: params\.yaml:\d+: [^\n]+\n", printed.err), printed.err
     assert os.listdir(file.parent) == ["params.yaml"]
 
 

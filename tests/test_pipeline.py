@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -17,143 +16,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sacrebleu
-from mlflow import MlflowClient
-from ruamel.yaml import YAML
 from sacrebleu import corpus_bleu
 
-from closure import ROOT
-
-BIN = Path(sys.executable).parent
-MAKE_REPRO = (sys.executable, "scripts/repro.py")
-SMALL: dict[str, Any] = {
-    "corpus": {
-        "name": "small",
-        "source": "bundled",
-        "seed": 3,
-        "sizes": {"train": 400, "valid": 30, "test": 30, "test_long": 20},
-    },
-    "tokenizer": {"algorithm": "bpe", "joint": True, "vocabulary": 300, "byte_fallback": False},
-    "variants": {
-        "gru": {"cell": "gru", "attention": "none"},
-        "lstm-general": {
-            "cell": "lstm",
-            "attention": "general",
-            "word_dropout": 0.1,
-            "bpe_dropout": 0.1,
-            "weight_average": 0.9,
-        },
-    },
-}
-
-
-def shrink(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of which everything runs in a minute, all else as it was."""
-    small = settings | SMALL
-    small["model"] = settings["model"] | {"embedding": 16, "hidden": 16}
-    small["train"] = settings["train"] | {
-        "max_epochs": 3,
-        "fraction": 1.0,
-        "batch_tokens": 200,
-        "checkpoint_seconds": 0.05,
-    }
-    small["evaluate"] = settings["evaluate"] | {"bootstrap_samples": 100}
-    small["analyze"] = {"sentences": 8, "beams": [1, 2, 4], "examples": 3}
-    small["memory"] = {"lags": [3, 5], "parameters": 200, "updates": 20}
-    return small
-
-
-class Clone:
-    """A copy of the tracked files in a git repository of its own, as a stranger has it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
-        for name in files.splitlines():
-            if (ROOT / name).is_file() and not name.startswith(("reports/", "dvc.lock")):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-        yaml = YAML(typ="safe", pure=True)
-        self.write(shrink(yaml.load((ROOT / "params.yaml").read_text())))
-        run("git", "init", "--quiet", cwd=folder)
-
-    def write(self, settings: dict[str, Any], file: str = "params.yaml") -> None:
-        with open(self.folder / file, "w") as stream:
-            YAML(typ="safe", pure=True).dump(settings, stream)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        # The clone's own code, whichever copy the environment has installed.
-        return {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("RNNMT", "MLFLOW", "DVC"))},
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-            "PYTHONPATH": str(self.folder / "src"),
-        }
-
-    def repro(self, *arguments: str) -> str:
-        return run("dvc", "repro", *arguments, cwd=self.folder, env=self.environment)
-
-    def make_repro(self, *recipe: str) -> str:
-        return run(*MAKE_REPRO, *recipe, cwd=self.folder, env=self.environment)
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            start_new_session=True,
-            text=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def copy(self, folder: Path) -> Clone:
-        """The same with its data, models, reports and caches, in another folder."""
-        shutil.copytree(self.folder, folder, symlinks=True)
-        other = Clone.__new__(Clone)
-        other.folder = folder
-        return other
-
-    def settings(self) -> dict[str, Any]:
-        yaml = YAML(typ="safe", pure=True)
-        return dict(yaml.load((self.folder / "params.yaml").read_text()))
-
-    def test_scores(self) -> dict[str, float]:
-        """label -> test/bleu of the finished runs in MLflow that no other stands for."""
-        client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
-        experiments = [e.experiment_id for e in client.search_experiments()]
-        runs = client.search_runs(experiments, "attributes.status = 'FINISHED'")
-        # A kill between a training's end and DVC's record of it leaves one that is superseded.
-        return {
-            run.info.run_name: run.data.metrics["test/bleu"]
-            for run in runs
-            if run.data.tags.get("superseded") != "true" and run.info.run_name != "summary"
-        }
-
-    def bytes(self) -> dict[str, str]:
-        """The sums of all that must be the same each time; not of what was measured."""
-        patterns = ("data/small/**/*", "models/small/*/*", "reports/small/**/*")
-        files = {f for p in patterns for f in self.folder.glob(p) if f.is_file()}
-        measured = (
-            "summary.json", "comparison.md", "comparison.json", "claims.md", "claims.json",
-            "index.html", "cost.svg", "cost.csv", "mlflow-runs.js",
-        )  # fmt: skip
-        return {
-            str(f.relative_to(self.folder)): hashlib.md5(f.read_bytes()).hexdigest()
-            for f in sorted(files)
-            if f.name not in measured
-        }
-
-
-def run(*command: str, cwd: Path, env: dict[str, str] | None = None, text: str = "") -> str:
-    done = subprocess.run(
-        command, cwd=cwd, env=env, input=text, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
+from clones import MAKE_REPRO, Clone, fails, run
+from servers import BIN
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +174,7 @@ def test_another_beam_never_trains_again(clone: Clone, tmp_path: Path) -> None:
     settings = other.settings()
     settings["decode"] |= {"beam": 2, "nbest": 1}
     other.write(settings)
-    printed = other.repro()
+    printed = other.repro("--dry")
     assert "Running stage 'decode@gru-1'" in printed
     assert "Running stage 'train" not in printed
     assert "Running stage 'tokenize" not in printed
@@ -318,20 +187,24 @@ def test_the_length_penalty_is_chosen_on_validation_data(clone: Clone, tmp_path:
     folder = other.folder / "reports/small/translations/gru-1"
     references = (other.folder / "data/small/tokens/valid.target.txt").read_text().splitlines()
 
-    def decode(*penalties: float) -> tuple[dict[str, bytes], float]:
+    def translations() -> dict[str, bytes]:
+        return {f.name: f.read_bytes() for f in folder.iterdir() if f.name != "summary.json"}
+
+    def decode(*penalties: float) -> dict[str, bytes]:
         other.write(settings | {"decode": settings["decode"] | {"length_penalty": [*penalties]}})
         command = (sys.executable, "-m", "rnnmt.stages.decode", "gru", "1")
         run(*command, cwd=other.folder, env=other.environment)
-        files = {f.name: f.read_bytes() for f in folder.iterdir() if f.name != "summary.json"}
-        return files, json.loads((folder / "summary.json").read_text())["length_penalty"]
+        return translations()
 
-    penalties = (-2.0, 0.0, 1.0)
-    alone = {penalty: decode(penalty)[0] for penalty in penalties}
+    penalties = (-2.0, 1.0)
+    assert settings["decode"]["length_penalty"] == [1.0]
+    alone = {1.0: translations(), -2.0: decode(-2.0)}
     bleu = {
         penalty: corpus_bleu(files["valid.beam.txt"].decode().splitlines(), [references]).score
         for penalty, files in alone.items()
     }
-    files, chosen = decode(*penalties)
+    files = decode(*penalties)
+    chosen = json.loads((folder / "summary.json").read_text())["length_penalty"]
     assert chosen == max(penalties, key=bleu.__getitem__)
     assert files == alone[chosen]
     assert len({files["valid.beam.txt"] for files in alone.values()}) > 1
@@ -346,7 +219,7 @@ def test_the_models_of_all_seeds_translate_together(clone: Clone, tmp_path: Path
     settings = other.settings()
     one = {"lstm-general": settings["variants"]["lstm-general"]}
     other.write(settings | {"seeds": [1, 2], "variants": one})
-    other.repro()
+    other.repro("ensemble", "evaluate@lstm-general-2")
     report = json.loads((other.folder / "reports/small/ensembles.json").read_text())
     scores = report["variants"]["lstm-general"]["scores"]
     assert set(scores) == {"valid", "test", "test_long"}
@@ -403,16 +276,15 @@ def test_the_runs_in_mlflow_are_complete_without_rnnmt_sync(clone: Clone) -> Non
 
 
 def test_an_mlflow_that_is_away_is_one_warning(clone: Clone, tmp_path: Path) -> None:
+    """As the last stage, the only one but training that speaks to it, finds it."""
     other = clone.copy(tmp_path / "other")
-    settings = other.settings()
-    settings["evaluate"] |= {"confidence": 0.9}
-    other.write(settings)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # never listens: refused
-        uri = f"http://me:secret@127.0.0.1:{closed.getsockname()[1]}"
-        printed = run(
-            "dvc", "repro", cwd=other.folder, env=other.environment | {"MLFLOW_TRACKING_URI": uri}
-        )
+        environment = other.environment | {
+            "MLFLOW_TRACKING_URI": f"http://me:secret@127.0.0.1:{closed.getsockname()[1]}"
+        }
+        command = ("dvc", "repro", "--force", "--single-item", "report")
+        printed = run(*command, cwd=other.folder, env=environment)
     assert "Running stage 'report'" in printed
     assert printed.count("rnnmt: warning") == printed.count("rnnmt sync") == 1
     assert "refused" in printed
@@ -475,19 +347,50 @@ def test_killed_in_every_stage_it_ends_with_the_same_bytes(clone: Clone, tmp_pat
 
 @pytest.fixture(scope="module")
 def parallel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, str]:
-    """A fresh clone in which `make repro` has run once, and what it printed."""
+    """A clone in which `make repro` has gone on to its end, and what it then printed.
+
+    Ended by SIGTERM, SIGKILL and Ctrl-C to its process alone while both variants were at work,
+    each time it has ended whole.
+    """
     made = Clone(tmp_path_factory.mktemp("parallel"))
+    moments = [
+        (signal.SIGTERM, "work/*/last.ckpt", 128 + signal.SIGTERM),
+        (signal.SIGKILL, "work/lstm*/best.ckpt", -signal.SIGKILL),
+        (signal.SIGINT, "reports/small/translations/.*", 128 + signal.SIGINT),
+    ]
+    # On Linux, all ends with its parent.
+    for number, pattern, code in moments if sys.platform == "linux" else []:
+        process = made.start(*MAKE_REPRO)
+        while process.poll() is None and not any(made.folder.glob(pattern)):
+            time.sleep(0.005)
+        process.send_signal(number)
+        assert process.wait() == code
+        deadline = time.monotonic() + 20
+        while at_work(made.folder) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not at_work(made.folder)
     return made, made.make_repro()
 
 
-def test_make_repro_gives_what_dvc_repro_gives(clone: Clone, parallel: tuple[Clone, str]) -> None:
+def at_work(folder: Path) -> list[str]:
+    """The commands of the processes whose current folder it is."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == folder:
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+def test_make_repro_ends_whole_and_gives_what_dvc_repro_gives(
+    clone: Clone, parallel: tuple[Clone, str]
+) -> None:
     other, printed = parallel
     assert other.bytes() == clone.bytes()
     assert other.test_scores() == clone.test_scores()
     assert "rnnmt: warning" not in printed
-    for stage in ("train", "decode", "evaluate", "analyze"):
-        for label in ("gru-1", "lstm-general-1"):
-            assert f"\n{label}: Running stage '{stage}@{label}':\n" in printed
+    # Its decoding had not begun when the last signal came, or had not ended.
+    assert "\nlstm-general-1: Running stage 'analyze@lstm-general-1':\n" in printed
 
 
 def wrapped(clone: Clone, folder: Path, name: str, first: str) -> dict[str, str]:
@@ -526,14 +429,9 @@ def test_a_chain_that_fails_stops_no_other(clone: Clone, tmp_path: Path) -> None
     assert "\nbad-1: out of luck\n" in printed
     assert "gru-1:" not in printed
     assert (other.folder / "reports/small/scores/good-1.json").exists()
-    assert "Running stage 'train" not in other.make_repro()
-
-
-def fails(*command: str, cwd: Path, env: dict[str, str]) -> str:
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
-    assert done.returncode
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    left = other.repro("--dry", "--single-item", "train@bad-1", "decode@bad-1")
+    assert "Running stage 'decode@bad-1'" in left
+    assert "Running stage 'train" not in left
 
 
 def test_only_one_make_repro_runs_in_a_clone(tmp_path: Path) -> None:
@@ -560,58 +458,3 @@ def test_a_lock_file_that_a_kill_cut_off_is_made_again(
     assert "cut off" in printed
     assert "Running stage 'train" not in printed
     assert other.bytes() == parallel[0].bytes()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="on Linux, all ends with its parent")
-def test_make_repro_ends_whole_and_goes_on(clone: Clone, tmp_path: Path) -> None:
-    """By Ctrl-C, SIGTERM and SIGKILL to its process alone, while both variants are at work."""
-    other = Clone(tmp_path / "clone")
-    moments = [
-        (signal.SIGTERM, "work/*/last.ckpt", 128 + signal.SIGTERM),
-        (signal.SIGKILL, "work/lstm*/best.ckpt", -signal.SIGKILL),
-        (signal.SIGINT, "reports/small/translations/.*", 128 + signal.SIGINT),
-    ]
-    for number, pattern, code in moments:
-        process = other.start(*MAKE_REPRO)
-        while process.poll() is None and not any(other.folder.glob(pattern)):
-            time.sleep(0.005)
-        process.send_signal(number)
-        assert process.wait() == code
-        deadline = time.monotonic() + 20
-        while at_work(other.folder) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not at_work(other.folder)
-    other.make_repro()
-    assert other.bytes() == clone.bytes()
-    assert other.test_scores() == clone.test_scores()
-
-
-def at_work(folder: Path) -> list[str]:
-    """The commands of the processes whose current folder it is."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink() == folder:
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-    return found
-
-
-@pytest.mark.parametrize("recipe", sorted(f.stem for f in (ROOT / "recipes").glob("*.yaml")))
-def test_every_recipe_shrunk_runs(recipe: str, tmp_path: Path) -> None:
-    """With the recipe's own settings of model, training and search, on the small corpus."""
-    other = Clone(tmp_path / "clone")
-    settings = YAML(typ="safe", pure=True).load((ROOT / f"recipes/{recipe}.yaml").read_text())
-    small = shrink(settings)
-    small["variants"] = {"lstm-general": {"cell": "lstm", "attention": "general"}}
-    small["seeds"] = settings["seeds"][:1]
-    small["corpus"] = small["corpus"] | {"name": "shrunk"}
-    other.write(small, f"recipes/{recipe}.yaml")
-    before = (other.folder / "params.yaml").read_bytes()
-    for _ in range(2):
-        printed = other.make_repro(recipe)
-    assert "Running stage" not in printed
-    assert (other.folder / f"recipes/{recipe}/dvc.lock").exists()
-    assert not (other.folder / "dvc.lock").exists()
-    assert (other.folder / "params.yaml").read_bytes() == before
-    assert (other.folder / "reports/shrunk/comparison.md").exists()
-    assert not (other.folder / f"recipes/{recipe}/dvc.yaml").exists()

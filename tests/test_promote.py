@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 import servers
+from decoded import SPLITS, WORDS, lab, make_run, write
 from rnnmt import params
 from rnnmt.dataset.tokenizer import Tokenizer
 from rnnmt.errors import UserError
@@ -31,7 +32,6 @@ from rnnmt.serving.sources import source
 from rnnmt.stages import evaluate
 from rnnmt.tracking import registry
 from rnnmt.tracking.promotion import REFUSED, promote, roll_back
-from test_evaluate import SPLITS, WORDS, lab, make_run, write
 
 NAME = "bundled-en-fr"
 TINY = {

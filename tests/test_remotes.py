@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import servers
+from clones import Clone, run
 from servers import BIN, KEYS
-from test_pipeline import Clone, run
 
 pytestmark = pytest.mark.long
 

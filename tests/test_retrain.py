@@ -23,8 +23,9 @@ from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
 import servers
+from clones import Clone, run
 from closure import ROOT
-from test_pipeline import BIN, Clone, run
+from servers import BIN
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 GH = """#!/usr/bin/env python3

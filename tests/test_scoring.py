@@ -13,26 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decoded import WORDS
 from rnnmt.scoring import metrics
 from rnnmt.scoring.comparison import Pair, Variant, adjust, best, markdown, reading, twins
 from rnnmt.scoring.settings import EvaluateSettings
 from rnnmt.scoring.significance import holm, interval, paired_difference, paired_test
 
-WORDS = [
-    "le",
-    "la",
-    "chat",
-    "noir",
-    "petit",
-    "boit",
-    "lait",
-    "été",
-    "où",
-    "l'eau",
-    "n'a",
-    "pas",
-    ",",
-]
 BLEU = partial(metrics.score, "bleu")
 SETTINGS = EvaluateSettings(bootstrap_samples=200, confidence=0.95, seed=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -56,32 +57,20 @@ def test_outputs_are_cached_or_in_git_and_carry_the_corpus_name(stage: str) -> N
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_pipeline_of_a_recipe_is_that_of_dvc_yaml(recipe: str, tmp_path: Path) -> None:
+def test_the_pipeline_of_a_recipe_is_that_of_dvc_yaml(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for file in ("dvc.yaml", f"recipes/{recipe}.yaml"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text((ROOT / file).read_text())
-    subprocess.run(
-        [sys.executable, "-c", _WRITE, str(ROOT / "scripts/repro.py"), recipe],
-        cwd=tmp_path,
-        check=True,
-    )
-    made = YAML(typ="safe", pure=True).load(
-        (tmp_path / "recipes" / recipe / "dvc.yaml").read_text()
-    )
+    monkeypatch.chdir(tmp_path)
+    repro = runpy.run_path(str(ROOT / "scripts/repro.py"))
+    made = YAML(typ="safe", pure=True).load(repro["write_pipeline"](recipe).read_text())
     assert made["vars"] == [f"../../recipes/{recipe}.yaml"]
     for name, stage in STAGES.items():
         params = [{f"recipes/{recipe}.yaml": stage["params"]}]
         assert made["stages"][name] == stage | {"wdir": "../..", "params": params}
     assert not list((ROOT / "recipes").glob("*/dvc.yaml"))  # DVC would speak of it everywhere
-
-
-_WRITE = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("repro", sys.argv[1])
-repro = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(repro)
-repro.write_pipeline(sys.argv[2])
-"""
 
 
 def test_two_recipes_never_share_a_corpus_name() -> None:
@@ -110,15 +99,18 @@ def test_loading_never_relies_on_lightnings_step_estimate() -> None:
     assert not re.findall(r"^[^#\n]*trainer\.estimated_stepping_batches", code, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "module", ["rnnmt.cli", "rnnmt.check", "rnnmt.sweep", *map("rnnmt.stages.{}".format, STAGES)]
-)
-def test_start_up_loads_nothing_heavy(module: str) -> None:
-    code = f"import sys, {module}; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert not {"torch", "pytorch_lightning", "mlflow", "pyrealb", "mtdata"} & set(loaded)
+def test_start_up_loads_nothing_heavy() -> None:
+    modules = ["rnnmt.cli", "rnnmt.check", "rnnmt.sweep", *map("rnnmt.stages.{}".format, STAGES)]
+    subprocess.run([sys.executable, "-c", _LIGHT, *modules], check=True)
+
+
+_LIGHT = """
+import importlib, sys
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+    heavy = {"torch", "pytorch_lightning", "mlflow", "dvc", "pyrealb", "mtdata"} & {*sys.modules}
+    assert not heavy, f"{module} loads {heavy}"
+"""
 
 
 BENCHMARKS = sorted(
@@ -128,16 +120,25 @@ BENCHMARKS = sorted(
 )
 
 
-@pytest.mark.parametrize("benchmark", [*BENCHMARKS, "benchmarks/peers/ours.py"])
-def test_every_benchmark_starts(benchmark: str) -> None:
+def test_every_benchmark_starts() -> None:
     """What it imports exists; `--help` measures nothing."""
+    files = [*BENCHMARKS, "benchmarks/peers/ours.py"]
     done = subprocess.run(
-        [sys.executable, benchmark, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", _HELP, *files], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "usage:" in done.stdout
+    assert done.stdout.count("usage:") == len(files)
 
 
-def test_the_worker_that_trains_for_a_benchmark_fits_the_code() -> None:
-    code = "import sys; sys.path.insert(0, 'benchmarks/peers'); import ours_training"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+# In one process, which imports torch once. The last line: what trains for a benchmark.
+_HELP = """
+import os, runpy, sys
+for file in sys.argv[1:]:
+    print(file, file=sys.stderr)
+    sys.argv, sys.path[0] = [file, "--help"], os.path.dirname(file)
+    try:
+        runpy.run_path(file, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, end.code
+import ours_training
+"""

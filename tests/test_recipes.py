@@ -1,0 +1,69 @@
+"""Every recipe, shrunk: one through `make repro`, the others through what they set differently."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from clones import Clone, run, shrink
+from closure import ROOT
+
+WHOLE = "multi30k-en-fr-best"
+OTHERS = sorted({f.stem for f in (ROOT / "recipes").glob("*.yaml")} - {WHOLE})
+
+
+def read(file: str) -> dict[str, Any]:
+    return dict(YAML(typ="safe", pure=True).load((ROOT / file).read_text()))
+
+
+def shrunk(recipe: str) -> dict[str, Any]:
+    """The recipe's last variant on the small corpus, which the other recipes share here."""
+    settings = read(f"recipes/{recipe}.yaml")
+    small = shrink(settings)
+    name, own = list(settings["variants"].items())[-1]
+    return small | {
+        "variants": {name: own},
+        "seeds": settings["seeds"][:1],
+        "corpus": small["corpus"] | {"name": "shrunk"},
+    }
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which `make repro` of a recipe has run once."""
+    made = Clone(tmp_path_factory.mktemp("clone"))
+    for recipe in (WHOLE, *OTHERS):
+        made.write(shrunk(recipe), f"recipes/{recipe}.yaml")
+    made.make_repro(WHOLE)
+    return made
+
+
+def test_make_repro_runs_a_recipe_once_beside_params_yaml(clone: Clone) -> None:
+    assert "Running stage" not in clone.make_repro(WHOLE)
+    assert (clone.folder / "reports/shrunk/comparison.md").exists()
+    assert (clone.folder / f"recipes/{WHOLE}/dvc.lock").exists()
+    assert not (clone.folder / f"recipes/{WHOLE}/dvc.yaml").exists()
+    assert not (clone.folder / "dvc.lock").exists()
+    assert clone.settings() == shrink(read("params.yaml"))
+
+
+@pytest.mark.parametrize("recipe", OTHERS)
+def test_every_recipe_trains_and_translates(recipe: str, clone: Clone) -> None:
+    """With its own settings of model, training and search."""
+    settings = shrunk(recipe)
+    ((variant, own),) = settings["variants"].items()
+    (seed,) = settings["seeds"]
+    environment = clone.environment | {"RNNMT_PARAMS": f"recipes/{recipe}.yaml"}
+    for stage in ("train", "decode"):
+        command = (sys.executable, "-m", f"rnnmt.stages.{stage}", variant, str(seed))
+        run(*command, cwd=clone.folder, env=environment)
+    label = f"{variant}-{seed}"
+    about = json.loads((clone.folder / f"models/shrunk/{label}/settings.json").read_text())
+    wanted = settings["model"] | settings["train"] | own
+    assert (about["model"] | about["train"]).items() <= wanted.items()
+    summary = clone.folder / f"reports/shrunk/translations/{label}/summary.json"
+    assert json.loads(summary.read_text())["beam"] == settings["decode"]["beam"]
