@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import gzip
 import hashlib
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from rnnmt import params
 from rnnmt.corpora import catalogue, fetch, files, settings
@@ -129,7 +132,10 @@ def test_line_ends_marks_and_separators_keep_lines_aligned(tmp_path: Path) -> No
         ("test.en", b"1\ncaf\xe9\n3\n", ["test.en:2", "UTF-8", "byte 4"]),
         ("test.en", "1\n2\n3\n".encode("utf-16"), ["test.en", "UTF-16"]),
         ("test.en", gzip.compress(b"1\n2\n3\n", mtime=0)[:-6], ["test.en", "cannot be read"]),
+        ("test.en", "1\n2\n3\n".encode("utf-16-le"), ["test.en:1", "NUL", "UTF-16"]),
+        ("test.en", b"1\r2\r3\r", ["test.en", "carriage returns alone"]),
         ("test.en", b"x" * 1_100_000, ["test.en:1", "one sentence on a line"]),
+        ("test_hard.en", b"", ["test_hard.en has 0 lines"]),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message: list[str]) -> None:
@@ -138,6 +144,56 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message:
     error = fails(tmp_path, corpus)
     for part in message:
         assert part in error
+    assert not list((tmp_path / "data/mine").iterdir())
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    corpus = aligned_files(tmp_path, SIZES)
+    (tmp_path / "test.en").unlink()
+    os.mkfifo(tmp_path / "test.en")
+    assert "test.en: not a file that can be read twice" in fails(tmp_path, corpus)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
+def test_what_is_no_file_in_a_tar_is_passed_over(tmp_path: Path, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as archive:
+        other = tarfile.TarInfo("one.txt")
+        other.type, other.linkname = kind, "/etc/passwd"
+        archive.addfile(other)
+        real = tarfile.TarInfo("two.txt")
+        real.size = 4
+        archive.addfile(real, io.BytesIO(b"a\nb\n"))
+    assert list(files.Text(tmp_path / "a.tar.xz", "*.txt").lines()) == ["a", "b"]
+    with pytest.raises(UserError, match="no such file"):
+        list(files.Text(tmp_path / "a.tar.xz", "one.txt").lines())
+
+
+@pytest.mark.parametrize("kind", ["zip", "gz", "tar", "tar.gz", "tar.xz", "tar.bz2"])
+def test_damaged_archives_give_their_lines_or_a_message(tmp_path: Path, kind: str) -> None:
+    """Of random damage, none ends in a traceback; what is read before it is what was written."""
+    text = "".join(f"sentence number {n}\n" for n in range(200))
+    archive = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        archive.write_bytes(zipped({"a.txt": text}))
+    elif kind == "gz":
+        archive.write_bytes(gzip.compress(text.encode(), mtime=0))
+    else:
+        with tarfile.open(archive, f"w:{kind.partition('.')[2]}") as made:  # type: ignore[call-overload]
+            info = tarfile.TarInfo("a.txt")
+            info.size = len(text)
+            made.addfile(info, io.BytesIO(text.encode()))
+    whole, dice = archive.read_bytes(), random.Random(kind)
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for _ in range(dice.choice([1, 20])):
+            damaged[dice.randrange(len(damaged))] = dice.randrange(256)
+        archive.write_bytes(damaged[: dice.choice([len(damaged), dice.randrange(len(damaged))])])
+        try:
+            list(files.Text(archive, None if kind == "gz" else "a.txt").lines())
+        except UserError:
+            refused += 1
+    assert refused > 10
 
 
 def test_a_missing_file_and_an_empty_split(tmp_path: Path) -> None:
@@ -223,6 +279,10 @@ def test_no_empty_side_is_held_out() -> None:
 
 def test_tsv_errors(tmp_path: Path) -> None:
     assert "pairs.tsv:2: 2 tab" in fails(tmp_path, tsv(tmp_path, ["a\tb\tc", "a\tb"]))
+    shifted = ["a\tb\tc", "a\tb\tc\td"]
+    assert "pairs.tsv:2: 4 tab-separated columns, but line 1 has 3" in fails(
+        tmp_path, tsv(tmp_path, shifted)
+    )
     assert "asks for 35" in fails(tmp_path, tsv(tmp_path, [f"a\tb\tc{n}" for n in range(35)]))
 
 
@@ -531,6 +591,44 @@ def test_answers_that_will_not_get_better(server: Server, answer: Answer, messag
     assert not list(Path("work/downloads/folder").iterdir())
 
 
+def test_a_server_that_only_drips_is_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "TIMEOUT", (5, 0.05))
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for byte in BODY:
+                handler.wfile.write(bytes([byte]))
+                time.sleep(0.02)
+
+    monkeypatch.setattr(fetch, "PIECE", 1)
+    server.answers = [drip]
+    with pytest.raises(UserError, match="fewer than 60,000 bytes"):
+        fetch.fetch(remote(server))
+    assert len(server.requests) == fetch.ATTEMPTS
+
+
+def test_a_redirection_out_of_https_is_not_followed() -> None:
+    answer = requests.Response()
+    answer.status_code, answer.url = 200, "http://elsewhere/file.bin"
+    with pytest.raises(fetch._UnavailableError, match="redirected to http://elsewhere"):
+        fetch._judge(answer, "https://here/file.bin", Path("part"))
+
+
+def test_a_date_beyond_all_dates_is_no_wait(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    for value in ("Fri, 31 Dec 9999 23:59:59 -9999", "9" * 400, "soon", "-1"):
+        server.answers = [status(503, {"Retry-After": value}), serve()]
+        assert fetch.fetch(remote(server)).read_bytes() == BODY
+        Path("work/downloads/folder/file.bin").unlink()
+
+
 def test_bytes_are_kept_as_they_are(server: Server) -> None:
     """Some servers call a .gz file gzip-encoded text; unpacking it would break its hash."""
     packed = gzip.compress(BODY, mtime=0)
@@ -566,6 +664,28 @@ def test_a_mirror_without_the_file_or_with_another_is_passed_over(
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
     assert "mirror/folder/file.bin" in said[0]
+
+
+def test_a_mirror_that_cannot_be_read_is_passed_over(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers = [serve()]
+    monkeypatch.setenv("RNNMT_MIRROR", "~nobody-has-this-name")
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
+    Path("work/downloads/folder/file.bin").unlink()
+    (tmp_path / "mirror/folder").mkdir(parents=True)
+    mirrored = tmp_path / "mirror/folder/file.bin"
+    mirrored.write_bytes(BODY)
+    monkeypatch.setenv("RNNMT_MIRROR", str(tmp_path / "mirror"))
+    opened = Path.open
+
+    def refused(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path == mirrored:  # root may read everything
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
 
 
 def test_a_mirror_url_is_asked_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from rnnmt.errors import UserError
 
 CACHE = Path("work/downloads")  # git-ignored
 TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of an answer
+CRAWL = 60_000  # bytes in every TIMEOUT[1] seconds: a server that sends fewer has stalled
 ATTEMPTS = 5  # in a row without progress
 PROGRESS = 1_000_000  # bytes: with less, a server that always breaks off would take days
 BACKOFF = 1.0  # seconds before the second attempt, twice as many before each further one
@@ -92,7 +93,8 @@ def _origins(remote: Remote) -> Iterator[Path | str]:
     if "://" in mirror:
         yield f"{mirror.rstrip('/')}/{remote.folder}/{quote(remote.name)}"
     elif mirror:
-        yield Path(mirror).expanduser() / remote.folder / remote.name
+        # Unlike Path.expanduser, it leaves a user that there is not as it is.
+        yield Path(os.path.expanduser(mirror)) / remote.folder / remote.name
     yield remote.url
 
 
@@ -102,6 +104,10 @@ def _obtain(origin: Path | str, part: Path, remote: Remote) -> None:
         return
     if not origin.is_file():
         raise _UnavailableError(f"{origin}: no such file")
+    try:
+        origin.open("rb").close()
+    except OSError as error:
+        raise _UnavailableError(f"{origin}: {error.strerror}") from None
     shutil.copyfile(origin, part)
     _check(part, remote, origin)
 
@@ -211,6 +217,8 @@ def _judge(response: requests.Response, url: str, part: Path) -> None:
         _discard(part)
     if status in (408, 416, 425, 429) or status >= 500:
         raise _InterruptedError(f"HTTP status {status} {response.reason}", _retry_after(response))
+    if url.startswith("https:") and not response.url.startswith("https:"):
+        raise _UnavailableError(f"{url}: redirected to {response.url}, which anyone can change")
     if status not in (200, 206):
         raise _UnavailableError(f"{url}: HTTP status {status} {response.reason}")
     if response.headers.get("Content-Type", "").startswith("text/html"):
@@ -231,10 +239,15 @@ def _length(response: requests.Response, part: Path, start: int, validator: str)
 
 def _pump(raw: urllib3.BaseHTTPResponse, out: IO[bytes], size: int | None, of: Remote) -> None:
     # Undecoded: a server may call a .gz file gzip-encoded text, and its bytes are what is pinned.
-    shown = time.monotonic()
+    shown = began = time.monotonic()
     terminal = sys.stderr.isatty()
+    before = out.tell()
     for piece in raw.stream(PIECE, decode_content=False):
         out.write(piece)
+        if time.monotonic() - began > TIMEOUT[1]:
+            if out.tell() < before + CRAWL:
+                raise _InterruptedError(f"fewer than {CRAWL:,} bytes in {TIMEOUT[1]} seconds")
+            began, before = time.monotonic(), out.tell()
         if size is not None and out.tell() > size:
             return  # more than there is: the check will say so
         if terminal and time.monotonic() - shown > 0.2:
@@ -255,7 +268,7 @@ def _retry_after(response: requests.Response) -> float | None:
     value = response.headers.get("Retry-After", "")
     if value.isdecimal():
         return float(value)
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -26,7 +27,11 @@ INFLATED = 100_000_000
 
 # What other programs take for the end of a line; inside a sentence each becomes a space.
 _SEPARATORS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
-_BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
+# What reading a damaged file raises; ValueError for names with a NUL.
+BROKEN = (
+    OSError, EOFError, RuntimeError, ValueError,
+    lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ class Text:
         where the file is missing, broken, not UTF-8, or inflates beyond measure.
         """
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise UserError(f"{self}: not a file that can be read twice")
             limit = INFLATED + 50 * self.path.stat().st_size
             with self._open() as stream:
                 number = 0
@@ -105,7 +112,7 @@ class Text:
                     yield self._decode(line, number)
         except FileNotFoundError:
             raise UserError(f"{self}: no such file") from None
-        except _BROKEN as error:
+        except BROKEN as error:
             raise UserError(
                 f"{self}: cannot be read: {error}; "
                 "if it was downloaded, delete it and run again to fetch it anew"
@@ -121,6 +128,10 @@ class Text:
             if line.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise UserError(f"{self}: this is UTF-16; convert it to UTF-8")
             line = line.removeprefix(b"\xef\xbb\xbf")
+            if b"\r" in line.removesuffix(b"\r") and not line.endswith(b"\n"):
+                raise UserError(
+                    f"{self}: lines end with carriage returns alone; convert them: tr '\\r' '\\n'"
+                )
         try:
             text = line.removesuffix(b"\n").removesuffix(b"\r").decode()
         except UnicodeDecodeError as error:
@@ -128,6 +139,10 @@ class Text:
                 f"{self}:{number}: not UTF-8: {error.reason} at byte {error.start + 1} "
                 "of the line; mend the line or convert the file to UTF-8"
             ) from None
+        if "\0" in text:
+            raise UserError(
+                f"{self}:{number}: a NUL character; this is no text, or UTF-16: convert it to UTF-8"
+            )
         return text.translate(_SEPARATORS)
 
     @contextmanager
@@ -160,8 +175,8 @@ class Text:
         assert self.member
         # The first will do: looking for a second would read the whole of a large archive.
         for info in archive:
-            if fnmatchcase(info.name, self.member) and (stream := archive.extractfile(info)):
-                return stream
+            if info.isfile() and fnmatchcase(info.name, self.member):
+                return cast(IO[bytes], archive.extractfile(info))
         raise UserError(f"{self}: the archive has no such file")
 
 
@@ -180,22 +195,36 @@ def aligned(source: Text, target: Text) -> Iterator[Pair]:
 
 
 def columns(text: Text, source: int, target: int) -> Iterator[Pair]:
-    """Two columns, counted from 1, of tab-separated text. Raises UserError where one lacks."""
+    """Two columns, counted from 1, of tab-separated text.
+
+    Raises UserError where one lacks, or where a line has more or fewer than the first one: a tab
+    within a sentence would put other columns in their places.
+    """
+    width = 0
     for number, line in enumerate(text.lines(), 1):
         cells = line.split("\t")
+        width = width or len(cells)
         if len(cells) < max(source, target):
             raise UserError(
                 f"{text}:{number}: {len(cells)} tab-separated column(s), "
                 f"but columns {source} and {target} are asked for"
             )
+        if len(cells) != width:
+            raise UserError(
+                f"{text}:{number}: {len(cells)} tab-separated columns, but line 1 has {width}; "
+                "mend the line: a tab within a sentence shifts what comes after it"
+            )
         yield cells[source - 1], cells[target - 1]
 
 
 def in_splits(splits: Mapping[str, tuple[Text, Text]]) -> Iterator[Row]:
-    """The pairs of files that are split already."""
+    """The pairs of files that are split already. Raises UserError where a file has no line."""
     for name, (source, target) in splits.items():
+        pair = None
         for pair in aligned(source, target):
             yield name, *pair
+        if pair is None:
+            raise UserError(f"{source}: no line; the split '{name}' would be empty")
 
 
 def digest(file: Path) -> str:

@@ -8,6 +8,7 @@ thrown away, and builds the index without a pickle.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -24,7 +25,7 @@ from typing import Any
 from unittest import mock
 
 from rnnmt.corpora.fetch import Remote, fetch
-from rnnmt.corpora.files import Corpus, Text, aligned, columns, digest
+from rnnmt.corpora.files import BROKEN, Corpus, Text, aligned, columns, digest
 from rnnmt.corpora.settings import Opus
 from rnnmt.corpora.split import Pair, split
 from rnnmt.errors import UserError
@@ -86,12 +87,12 @@ def _remote(entry: Entry) -> Remote:
 def _licence(entry: Entry, path: Path) -> str:
     """What the archive's LICENSE says, in one line: the index knows no licences."""
     text = ""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if Path(name).stem.upper() in ("LICENSE", "LICENCE"):
-                    with archive.open(name) as stream:
-                        text = " ".join(stream.read(2000).decode(errors="replace").split())
+    # Of a damaged archive, reading the sentences will speak.
+    with contextlib.suppress(*BROKEN), zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if Path(name).stem.upper() in ("LICENSE", "LICENCE"):
+                with archive.open(name) as stream:
+                    text = " ".join(stream.read(2000).decode(errors="replace").split())
     return f"{entry.id}: {text or 'not stated in the download; see https://opus.nlpl.eu'}"
 
 

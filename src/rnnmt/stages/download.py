@@ -40,6 +40,15 @@ def write(chosen: settings.Corpus, corpus: Corpus, folder: Path) -> Mapping[str,
     part = folder.with_name(folder.name + ".part")
     _remove(part)
     part.mkdir(parents=True)
+    try:
+        manifest = _write(chosen, corpus, part)
+        _move(part, folder)
+    finally:
+        _remove(part)
+    return manifest
+
+
+def _write(chosen: settings.Corpus, corpus: Corpus, part: Path) -> Mapping[str, Any]:
     counts = _write_rows(corpus, part)
     for kind, by_split in (("labels", corpus.labels), ("links", corpus.links)):
         for split, lines in by_split.items():
@@ -60,7 +69,6 @@ def write(chosen: settings.Corpus, corpus: Corpus, folder: Path) -> Mapping[str,
     }
     text = json.dumps(manifest, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
     (part / "manifest.json").write_text(text, encoding="utf-8", newline="\n")
-    _move(part, folder)
     return manifest
 
 
