@@ -324,6 +324,20 @@ def test_a_late_answer_is_504(models: Path) -> None:
     assert (status, answer["detail"]) == (504, "not translated within 0.05 seconds")
 
 
+def test_a_failed_translation_is_500_and_the_next_one_is_not(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with within(models / "one") as client:
+        with monkeypatch.context() as broken:
+            broken.setattr(Translator, "beam", lambda *_: 1 / 0)
+            status, answer = client.translate("the cat")
+        assert status == 500
+        assert answer["detail"] == "the translation failed; the service's log says why"
+        assert 'rnnmt_requests_total{status="500"} 1.0' in client.call("/metrics")[1]
+        assert client.translate("the cat")[0] == 200
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 def test_before_it_has_a_model_it_says_so(models: Path) -> None:
     may = threading.Event()
 
@@ -400,6 +414,24 @@ def test_a_port_that_cannot_be_is_an_error_of_the_command_line(
     assert end.value.code == 2
     expected = f"--port: expected a port from 0 to 65535, found {port!r}"
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-11", "1e7"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "translate --length-penalty", "translate --max-length-ratio", "serve --poll",
+        "serve --timeout", "playground --max-length-ratio",
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_errors_of_the_command_line(
+    option: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", f"rnnmt {option}={value}".split())
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert f"{option.split()[1]}: expected a number from" in capsys.readouterr().err
 
 
 def test_it_says_why_it_cannot_start(models: Path) -> None:

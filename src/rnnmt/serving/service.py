@@ -162,6 +162,9 @@ class Service:
             return _refusal(503, "the service is stopping")
         except TimeoutError:
             return _refusal(504, f"not translated within {self.limits.seconds:g} seconds")
+        except Exception as error:  # whatever it is, the next requests are to be answered
+            print(f"rnnmt: warning: a translation failed: {error!r}", file=sys.stderr, flush=True)
+            return _refusal(500, "the translation failed; the service's log says why")
         self.metrics.sentences.inc(len(sentences))
         answers = [answer(translations, search) for translations in found]
         return JSONResponse({"model": model.name, "translations": answers})
@@ -293,6 +296,7 @@ def _application(service: Service) -> FastAPI:
         413: {"model": Refusal, "description": "More bytes than a request may have"},
         422: {"model": Refusal, "description": "Not as described here, or beyond the limits"},
         429: {"model": Refusal, "description": "Too many sentences wait; try again"},
+        500: {"model": Refusal, "description": "The translation failed"},
         503: {"model": Refusal, "description": "No model yet, or the service is stopping"},
         504: {"model": Refusal, "description": "Not translated in time"},
     }
