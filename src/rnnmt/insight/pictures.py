@@ -630,7 +630,8 @@ PICTURES: dict[str, tuple[str, str, Callable[[Evidence], Figure | None]]] = {
     "data.svg": (
         "With less data",
         """BLEU of an LSTM and of a GRU that were trained on the first part of the training pairs,
-        all else but the number of epochs being the same; bands are bootstrap intervals.""",
+        all else but the learning rate and the number of epochs being the same; bands are bootstrap
+        intervals over sentences.""",
         _data,
     ),
     "length.svg": (
