@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import email.utils
 import gzip
 import hashlib
@@ -605,18 +606,19 @@ def test_a_server_that_only_drips_is_given_up(
                 handler.wfile.write(bytes([byte]))
                 time.sleep(0.02)
 
-    monkeypatch.setattr(fetch, "PIECE", 1)
     server.answers = [drip]
     with pytest.raises(UserError, match="fewer than 60,000 bytes"):
         fetch.fetch(remote(server))
     assert len(server.requests) == fetch.ATTEMPTS
 
 
-def test_a_redirection_out_of_https_is_not_followed() -> None:
-    answer = requests.Response()
+def test_a_redirection_out_of_https_needs_a_pinned_sum() -> None:
+    remote, answer = fetch.Remote("folder", "https://here/file.bin"), requests.Response()
     answer.status_code, answer.url = 200, "http://elsewhere/file.bin"
     with pytest.raises(fetch._UnavailableError, match="redirected to http://elsewhere"):
-        fetch._judge(answer, "https://here/file.bin", Path("part"))
+        fetch._judge(answer, "https://here/file.bin", Path("part"), remote)
+    pinned = dataclasses.replace(remote, sha256=DIGEST)
+    fetch._judge(answer, "https://here/file.bin", Path("part"), pinned)
 
 
 def test_a_date_beyond_all_dates_is_no_wait(

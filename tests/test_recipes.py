@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from clones import Clone, run, shrink
 from closure import ROOT
+from rnnmt.dataset.store import open_split
 
 WHOLE = "multi30k-en-fr-best"
 OTHERS = sorted({f.stem for f in (ROOT / "recipes").glob("*.yaml")} - {WHOLE})
@@ -21,12 +22,16 @@ def read(file: str) -> dict[str, Any]:
 
 
 def shrunk(recipe: str) -> dict[str, Any]:
-    """The recipe's last variant on the small corpus, which the other recipes share here."""
+    """One variant on the small corpus, which the other recipes share here.
+
+    The one with the least training data; of equal ones the last.
+    """
     settings = read(f"recipes/{recipe}.yaml")
     small = shrink(settings)
-    name, own = list(settings["variants"].items())[-1]
+    variants = reversed(settings["variants"].items())
+    name, own = min(variants, key=lambda variant: variant[1].get("fraction", 1.0))
     return small | {
-        "variants": {name: own},
+        "variants": {name: {key: own[key] for key in own if key != "max_epochs"}},
         "seeds": settings["seeds"][:1],
         "corpus": small["corpus"] | {"name": "shrunk"},
     }
@@ -65,5 +70,10 @@ def test_every_recipe_trains_and_translates(recipe: str, clone: Clone) -> None:
     about = json.loads((clone.folder / f"models/shrunk/{label}/settings.json").read_text())
     wanted = settings["model"] | settings["train"] | own
     assert (about["model"] | about["train"]).items() <= wanted.items()
+    pairs = open_split(clone.folder / "data/shrunk/tokens", "train").first(wanted["fraction"])
+    history = (clone.folder / f"models/shrunk/{label}/history.csv").read_text().splitlines()
+    if not wanted["bpe_dropout"]:  # which makes other tokens of the same pairs
+        seen = int(history[1].split(",")[history[0].split(",").index("tokens")])
+        assert seen == len(pairs.target.ids) + len(pairs.target)
     summary = clone.folder / f"reports/shrunk/translations/{label}/summary.json"
     assert json.loads(summary.read_text())["beam"] == settings["decode"]["beam"]

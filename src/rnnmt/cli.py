@@ -86,18 +86,8 @@ def _translate_options(add: Callable[..., Any]) -> None:
         help="models/CORPUS/VARIANT-SEED; several translate together, as an ensemble")  # fmt: skip
     add("--beam", type=_positive, default=5, help="hypotheses kept; 1 is greedy (default: 5)")
     add("--nbest", type=_positive, default=1, help="translations of each sentence (default: 1)")
-    add(
-        "--length-penalty",
-        type=_penalty,
-        default=1.0,
-        help="as in params.yaml (default: 1.0)",
-    )
-    add(
-        "--max-length-ratio",
-        type=_ratio,
-        default=3.0,
-        help="as in params.yaml (default: 3.0)",
-    )
+    add("--length-penalty", type=_penalty, default=1.0, help="as in params.yaml (default: 1.0)")
+    add("--max-length-ratio", type=_ratio, default=3.0, help="as in params.yaml (default: 3.0)")
     add("--batch", type=_positive, default=64, help="sentences read and searched together")
     add("--threads", type=_positive, help="processor threads (default: all)")
     add("--scores", action="store_true", help="put score and log-probability before, with tabs")
@@ -107,12 +97,7 @@ def _translate_options(add: Callable[..., Any]) -> None:
 def _playground_options(add: Callable[..., Any]) -> None:
     add("--models", type=Path, help="folder of models (default: that of params.yaml's corpus)")
     add("--seed", type=int, help="of the models (default: each variant's lowest)")
-    add(
-        "--max-length-ratio",
-        type=_ratio,
-        default=3.0,
-        help="as in params.yaml (default: 3.0)",
-    )
+    add("--max-length-ratio", type=_ratio, default=3.0, help="as in params.yaml (default: 3.0)")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     add("--port", type=_port, default=7860, help="0 takes any free one (default: 7860)")
     add(
@@ -133,12 +118,7 @@ def _serve_options(add: Callable[..., Any]) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     add("--port", type=_port, default=8000, help="(default: 8000)")
     add("--threads", type=_positive, help="processor threads of a translation (default: all)")
-    add(
-        "--poll",
-        type=_seconds,
-        default=30,
-        help="seconds between looks at an alias (default: 30)",
-    )
+    add("--poll", type=_seconds, default=30, help="seconds between looks at an alias (default: 30)")
     for name, value, text in (
         ("batch", 64, "sentences searched together"),
         ("sentences", 100, "sentences of one request, else status 422"),
@@ -148,12 +128,7 @@ def _serve_options(add: Callable[..., Any]) -> None:
         ("waiting", 1000, "sentences that wait, else 429"),
     ):
         add(f"--max-{name}", type=_positive, default=value, help=f"{text} (default: {value})")
-    add(
-        "--timeout",
-        type=_seconds,
-        default=30,
-        help="seconds to an answer, else 504 (default: 30)",
-    )
+    add("--timeout", type=_seconds, default=30, help="seconds to an answer, else 504 (default: 30)")
 
 
 def _sweep_options(add: Callable[..., Any]) -> None:

@@ -186,7 +186,7 @@ def _receive(url: str, part: Path, remote: Remote, start: int, validator: str) -
         if validator:
             headers["If-Range"] = validator
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        _judge(response, url, part)
+        _judge(response, url, part, remote)
         total = _length(response, part, start, validator)
         if remote.size is not None and total not in (None, remote.size):
             _discard(part)
@@ -210,14 +210,14 @@ def _receive(url: str, part: Path, remote: Remote, start: int, validator: str) -
     return start
 
 
-def _judge(response: requests.Response, url: str, part: Path) -> None:
+def _judge(response: requests.Response, url: str, part: Path, remote: Remote) -> None:
     """Raise where the answer is not the file."""
     status = response.status_code
     if status == 416:
         _discard(part)
     if status in (408, 416, 425, 429) or status >= 500:
         raise _InterruptedError(f"HTTP status {status} {response.reason}", _retry_after(response))
-    if url.startswith("https:") and not response.url.startswith("https:"):
+    if not remote.sha256 and url.startswith("https:") and not response.url.startswith("https:"):
         raise _UnavailableError(f"{url}: redirected to {response.url}, which anyone can change")
     if status not in (200, 206):
         raise _UnavailableError(f"{url}: HTTP status {status} {response.reason}")
@@ -242,7 +242,8 @@ def _pump(raw: urllib3.BaseHTTPResponse, out: IO[bytes], size: int | None, of: R
     shown = began = time.monotonic()
     terminal = sys.stderr.isatty()
     before = out.tell()
-    for piece in raw.stream(PIECE, decode_content=False):
+    # Not `stream`, which waits until a whole piece is there, however slowly it comes.
+    while piece := raw.read1(PIECE, decode_content=False):
         out.write(piece)
         if time.monotonic() - began > TIMEOUT[1]:
             if out.tell() < before + CRAWL:

@@ -270,6 +270,7 @@ def gru_on_small_data(evidence: Evidence) -> Claim | None:
     if not series:
         return None
     split = evidence.tests[0]
+    sentences = len(evidence.wanted.splits[split])
     rows = {v: _stats(evidence, v, split) for of in series for _, *pair in of for v in pair}
 
     def ahead(pair: DataPoint, weight: Floats) -> float:
@@ -278,12 +279,12 @@ def gru_on_small_data(evidence: Evidence) -> Claim | None:
     found = [
         _bootstrap(
             lambda weight, of=of: ahead(of[0], weight) - ahead(of[-1], weight),  # type: ignore[misc]
-            len(next(iter(rows.values()))[0]),
+            sentences,
             evidence.scoring,
         )
         for of in series
     ]
-    one = np.ones(len(next(iter(rows.values()))[0]))
+    one = np.ones(sentences)
     return Claim(
         "gru-small-data",
         "... above all on small data.",
