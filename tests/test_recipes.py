@@ -28,8 +28,8 @@ def shrunk(recipe: str) -> dict[str, Any]:
     """
     settings = read(f"recipes/{recipe}.yaml")
     small = shrink(settings)
-    variants = reversed(settings["variants"].items())
-    name, own = min(variants, key=lambda variant: variant[1].get("fraction", 1.0))
+    variants = {name: own or {} for name, own in reversed(settings["variants"].items())}
+    name, own = min(variants.items(), key=lambda variant: variant[1].get("fraction", 1.0))
     return small | {
         "variants": {name: {key: own[key] for key in own if key != "max_epochs"}},
         "seeds": settings["seeds"][:1],
