@@ -15,7 +15,6 @@ import statistics
 from collections.abc import Iterable
 
 from sacrebleu.metrics import BLEU
-from sacremoses import MosesTokenizer
 
 from rnnmt.errors import UserError, run_main
 from rnnmt.scoring.settings import Run, references, reports
@@ -47,6 +46,10 @@ def main() -> None:
 
 def lowered(lines: Iterable[str], language: str) -> list[str]:
     """Each line lowercased and tokenised as by Moses' tokenizer.perl without escaping."""
+    try:
+        from sacremoses import MosesTokenizer
+    except ModuleNotFoundError:
+        raise UserError("no module sacremoses; pip install sacremoses, or make test") from None
     moses = MosesTokenizer(lang=language)
     return [moses.tokenize(line.lower(), return_str=True, escape=False) for line in lines]
 

@@ -446,8 +446,8 @@ def test_it_says_why_it_cannot_start(models: Path) -> None:
         assert done.returncode == 1
         return done.stderr
 
-    assert fails("nowhere", Client().port).startswith(
-        "rnnmt: error: nowhere/settings.json: not a model's settings ("
+    assert fails("nowhere", Client().port) == (
+        "rnnmt: error: nowhere/settings.json: no such file; is nowhere a model's folder?\n"
     )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -118,7 +118,7 @@ def _serve_options(add: Callable[..., Any]) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     add("--port", type=_port, default=8000, help="(default: 8000)")
     add("--threads", type=_positive, help="processor threads of a translation (default: all)")
-    add("--poll", type=_seconds, default=30, help="seconds between looks at an alias (default: 30)")
+    add("--poll", type=_period, default=30, help="seconds between looks at an alias (default: 30)")
     for name, value, text in (
         ("batch", 64, "sentences searched together"),
         ("sentences", 100, "sentences of one request, else status 422"),
@@ -165,7 +165,8 @@ def _between(low: float, high: float) -> Callable[[str], float]:
     return number
 
 
-_penalty, _ratio, _seconds = _between(-10, 10), _between(0.01, 100), _between(0, 1e6)
+_penalty, _ratio = _between(-10, 10), _between(0.01, 100)
+_seconds, _period = _between(0.001, 1e6), _between(0, 1e6)
 
 
 def _sync(arguments: argparse.Namespace) -> None:  # noqa: ARG001

@@ -32,6 +32,8 @@ class _Folder:
         file = self._path / "settings.json"
         try:
             fingerprint = str(json.loads(file.read_text())["fingerprint"])[:12]
+        except FileNotFoundError:
+            raise UserError(f"{file}: no such file; is {self._path} a model's folder?") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file}: not a model's settings ({error})") from None
         name = f"{self._path.parent.name}/{self._path.name} {fingerprint}"
