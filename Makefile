@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SLOWEST := tests/test_pipeline.py tests/test_recipes.py
-TESTS := $(SLOWEST) $(filter-out $(SLOWEST),$(sort $(wildcard tests/test_*.py)))
+TESTS := $(SLOWEST) $(filter-out $(SLOWEST),$(sort $(wildcard tests/test_*.py tests/torture/test_*.py)))
+TRIALS ?= 100
 
-.PHONY: repro test test-all lint ui clean
+.PHONY: repro test test-all torture lint ui clean
 
 repro: $(READY)  ## the whole pipeline, of params.yaml or of recipes/$(RECIPE).yaml
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/repro.py $(RECIPE)
@@ -19,6 +20,9 @@ test: $(READY)-dev  ## everything that matters, lint included; files of tests si
 
 test-all: test  ## and the long ones
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m long
+
+torture: $(READY)-dev  ## an hour and longer of chance, kills and hostile input: $(TRIALS) trials of each campaign
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/torture --trials $(TRIALS) --timeout 36000
 
 lint: $(READY)-dev
 	$(BIN)/ruff check
