@@ -74,6 +74,8 @@ train:
   weight_decay: 0.0
   weight_average: 0.0
   precision: float32
+  processes: 1
+  nodes: 1
   checkpoint_seconds: 60
 decode: {beam: 5, nbest: 3, length_penalty: [1.0], max_length_ratio: 3.0, batch_sentences: 64}
 evaluate: {bootstrap_samples: 1000, confidence: 0.95, seed: 12345}

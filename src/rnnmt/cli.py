@@ -133,7 +133,9 @@ def _serve_options(add: Callable[..., Any]) -> None:
 
 def _sweep_options(add: Callable[..., Any]) -> None:
     add("--here", action="store_true", help="run them here, several at once")
-    add("--jobs", type=_positive, help="with --here: at once (default: cores / `threads`)")
+    add(
+        "--jobs", type=_positive, help="with --here: at once (default: cores / those of a training)"
+    )
     add("--host", action="append", help="run them over SSH: [USER@]NAME[:PORT]:FOLDER; repeatable")
     add("--setup", default=". .venv/bin/activate", help="shell command on a host, in its folder")
     add("--slurm", metavar="FOLDER", help="submit them as a SLURM array; its logs go to FOLDER")
