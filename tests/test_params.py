@@ -320,6 +320,25 @@ def test_what_is_not_yaml_is_named_with_its_line(
         assert message.startswith(f"params.yaml:{line}: ")
 
 
+@pytest.mark.parametrize(
+    "broken",
+    ["!!bool maybe", "!!timestamp never", "[" * 3000, "9" * 5000, "2024-13-45", "&a [*a]"],
+    ids=lambda broken: broken[:20],
+)
+def test_whatever_the_parser_raises_is_an_error_of_the_file(
+    broken: str, use: Callable[..., Path]
+) -> None:
+    use("threads: 2", f"threads: {broken}")
+    message = message_of(params.threads)
+    assert message.startswith("params.yaml:")
+    assert len(message) < 4000
+
+
+def test_a_long_wrong_value_is_shown_in_short(use: Callable[..., Path]) -> None:
+    use("threads: 2", f"threads: {'x' * 10_000}")
+    assert len(message_of(params.threads)) < 300
+
+
 @pytest.mark.parametrize("content", [b"", b"- 1\n", b"hello", b"# only a comment\n"], ids=repr)
 def test_a_file_without_sections(content: bytes, use: Callable[..., Path]) -> None:
     use().write_bytes(content)
