@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnmt import params
-from rnnmt.errors import UserError, run_stage
+from rnnmt.errors import UserError, peak_memory_mb, run_stage
 from rnnmt.model.settings import ModelSettings, TrainSettings, variant
 
 if TYPE_CHECKING:
@@ -277,6 +277,7 @@ def _write(
         "threads": description["threads"],
         "processes": description["train"]["processes"] * description["train"]["nodes"],
         "precision": precision,
+        "memory_mb": peak_memory_mb(),
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
 
