@@ -11,6 +11,7 @@ import csv
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -28,13 +29,14 @@ from clones import MAKE_REPRO, Clone, at_work, run
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, prlimit and mount")
 
 # Without --trials there is no time for torch and for DVC: these stages alone, and what they make.
-QUICK = {"download": "data/small/raw", "tokenize": "data/small/tokens", "align": "data/small/links"}
+QUICK = {"tokenize": "data/small/tokens", "align": "data/small/links"}
 DVC_SECONDS = 4.0  # of its start, on a slow core
 SECONDS = {
     "download": 3, "tokenize": 2, "align": 1, "train": 15, "decode": 9, "evaluate": 4,
     "analyze": 12, "memory": 12, "ensemble": 3, "compare": 5, "report": 12,
 }  # fmt: skip
-PLACES = (".", "data/small", "models/small", "reports/small", "work", ".dvc/cache", "temporary")
+# Where stages and DVC write, beside the stage's own outputs.
+PLACES = (".", "work", ".dvc/cache", "temporary")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,9 +52,9 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     made = Clone(tmp_path_factory.mktemp("undisturbed"))
     if request.config.getoption("--trials"):
         made.repro()
-        shutil.rmtree(made.folder / ".dvc/cache")  # or else every stage would come from there
+        shutil.rmtree(made.folder / ".dvc/cache/runs")  # or else every stage would come from there
     else:
-        for stage in QUICK:
+        for stage in ("download", *QUICK):
             run(*command_of(stage), cwd=made.folder, env=made.environment)
     for place in PLACES:
         (made.folder / place).mkdir(parents=True, exist_ok=True)
@@ -80,17 +82,22 @@ class Trial:
         self.command = ("dvc", "repro", self.stage) if with_dvc else command_of(self.stage)
         self.seconds = SECONDS[self.stage.partition("@")[0]] + with_dvc * DVC_SECONDS
         self.clone = undisturbed.copy(folder / str(number))
+        outputs = "/".join(Path(self.outputs[self.stage][0]).parts[:2])
+        self.places = [outputs, *(PLACES if with_dvc else PLACES[:1])]
         self.log = folder / f"{number}.log"
         self.story = [f"trial {number}: {self.stage}"]
 
     def forget(self) -> None:
-        """Remove what the stage has made, and what DVC knows of it."""
+        """Remove what the stage has made, and what DVC knows and keeps of it."""
         lock = self.clone.folder / "dvc.lock"
         if lock.exists():
             yaml = YAML()
             known = yaml.load(lock.read_text())
-            del known["stages"][self.stage]
+            outputs = known["stages"].pop(self.stage)["outs"]
             yaml.dump(known, lock)
+            for md5 in (out["md5"] for out in outputs if out["md5"] not in lock.read_text()):
+                kept = self.clone.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+                kept.unlink(missing_ok=True)
         for name in self.outputs[self.stage]:
             path = self.clone.folder / name
             if path.is_dir():
@@ -111,18 +118,16 @@ class Trial:
                 stderr=log,
             )
 
-    def outcome(self, *limits: str) -> str:
-        """How the command ends under some limits: well, with a clear error, or not so well."""
-        before = self.log.stat().st_size if self.log.exists() else 0
-        code = self.start(*limits, *self.command).wait(600)
-        text = self.log.read_bytes()[before:].decode()
+    def under(self, *limit: str) -> str:
+        """How the command ends under a limit: well, or with an error that a person can read."""
+        begun = self.log.stat().st_size if self.log.exists() else 0
+        code = self.start(*limit, *self.command).wait(600)
+        text = self.log.read_bytes()[begun:].decode()
         if code == 0:
             return "enough after all"
         if "Traceback" in text:
             return "traceback"
-        if code < 0 or "ERROR: failed to reproduce" in text and "-" in text.split("exited with")[-1][:4]:
-            return "ended by a signal"
-        return "clear error" if "rnnmt: error: " in text or "ERROR: " in text else "error"
+        return "clear error" if re.search("^(rnnmt: error|ERROR): ", text, re.M) else "ended"
 
     def ends_as_if_undisturbed(self, *command: str) -> None:
         """Raises AssertionError where the last command, or what is there then, is not as it was."""
@@ -134,7 +139,6 @@ class Trial:
         assert not different, f"{told}: {different}\n{self.log.read_text()}"
         if self.command[0] == "dvc":
             self._dvc_and_mlflow_have_it_whole(told)
-        shutil.rmtree(self.clone.folder)
 
     def _dvc_and_mlflow_have_it_whole(self, told: str) -> None:
         for file in (self.clone.folder / ".dvc/cache/files/md5").glob("??/*"):
@@ -213,7 +217,7 @@ def stop(trial: Trial, tally: Counter[str], *command: str) -> None:
     assert not left, f"{' -> '.join(trial.story)}: {left}"
 
 
-@pytest.mark.trials(3, 100)
+@pytest.mark.trials(2, 100)
 def test_stopped_by_signals(
     undisturbed: Clone, trials: range, tally: Counter[str], tmp_path: Path
 ) -> None:
@@ -225,3 +229,110 @@ def test_stopped_by_signals(
             stop(trial, tally, *(MAKE_REPRO if with_make else trial.command))
         trial.ends_as_if_undisturbed(*(("dvc", "repro") if with_make else ()))
         tally["survived"] += 1
+        shutil.rmtree(trial.clone.folder)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[None]:
+    """A folder as a file system of its own; skips the test where nothing may be mounted."""
+    command = ["mount", *options, str(folder)]
+    if subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("needs the right to mount: run as root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def resize(folder: Path, room: int) -> None:
+    """Leave so many bytes free in a tmpfs, in whole pages."""
+    disk = os.statvfs(folder)
+    size = (disk.f_blocks - disk.f_bfree) * disk.f_frsize + room
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+
+@pytest.mark.trials(1, 40)
+def test_a_full_disk(
+    undisturbed: Clone, trials: range, tally: Counter[str], tmp_path: Path
+) -> None:
+    """The whole clone's, or that of one of its folders."""
+    for number in trials:
+        trial = Trial(number, undisturbed, tmp_path)
+        place = trial.clone.folder / trial.chance.choice(trial.places)
+        room = int(10 ** trial.chance.uniform(2, 5.5))
+        trial.story.append(f"{room} bytes of room in {place}")
+        before = place.rename(tmp_path / "before")
+        place.mkdir()
+        with mounted(place, "-t", "tmpfs", "tmpfs"):
+            shutil.copytree(before, place, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(before)
+            trial.forget()
+            resize(place, room)
+            tally[trial.under()] += 1
+            resize(place, 1 << 30)
+            trial.ends_as_if_undisturbed()
+        shutil.rmtree(trial.clone.folder)
+
+
+@pytest.mark.trials(1, 20)
+def test_files_of_limited_size(
+    undisturbed: Clone, trials: range, tally: Counter[str], tmp_path: Path
+) -> None:
+    for number in trials:
+        trial = Trial(number, undisturbed, tmp_path)
+        limit = int(10 ** trial.chance.uniform(2, 5))
+        trial.story.append(f"files of {limit} bytes")
+        trial.forget()
+        tally[trial.under("prlimit", f"--fsize={limit}")] += 1
+        trial.ends_as_if_undisturbed()
+        shutil.rmtree(trial.clone.folder)
+
+
+@pytest.mark.trials(1, 20)
+def test_a_read_only_folder(
+    undisturbed: Clone, trials: range, tally: Counter[str], tmp_path: Path
+) -> None:
+    for number in trials:
+        trial = Trial(number, undisturbed, tmp_path)
+        place = trial.clone.folder / trial.chance.choice(trial.places)
+        trial.story.append(f"{place} is read-only")
+        trial.forget()
+        with mounted(place, "--bind", str(place)):
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
+            tally[trial.under()] += 1
+        trial.ends_as_if_undisturbed()
+        shutil.rmtree(trial.clone.folder)
+
+
+@pytest.mark.trials(1, 40)
+def test_little_memory(
+    undisturbed: Clone, trials: range, tally: Counter[str], tmp_path: Path
+) -> None:
+    for number in trials:
+        trial = Trial(number, undisturbed, tmp_path)
+        kind, megabytes = trial.chance.choice(["as", "data"]), int(10 ** trial.chance.uniform(1.5, 3.2))
+        trial.story.append(f"{megabytes} MB ({kind})")
+        trial.forget()
+        tally[trial.under("prlimit", f"--{kind}={megabytes << 20}")] += 1
+        trial.ends_as_if_undisturbed()
+        shutil.rmtree(trial.clone.folder)
+
+
+@pytest.mark.trials(0, 10)
+def test_two_at_once(
+    undisturbed: Clone, trials: range, tally: Counter[str], tmp_path: Path
+) -> None:
+    """`dvc repro` beside another one or beside `make repro`: one may give way, and says so."""
+    for number in trials:
+        trial = Trial(number, undisturbed, tmp_path)
+        trial.forget()
+        second = trial.chance.choice([trial.command, ("dvc", "repro"), MAKE_REPRO])
+        delay = trial.chance.uniform(0, trial.seconds)
+        trial.story.append(f"after {delay:.2f} s also {second}")
+        first = trial.start(*trial.command)
+        time.sleep(delay)
+        codes = trial.start(*second).wait(600), first.wait(600)
+        assert "Traceback" not in trial.log.read_text(), trial.story
+        tally["both went well" if not any(codes) else "one gave way"] += 1
+        trial.ends_as_if_undisturbed(*second)
+        shutil.rmtree(trial.clone.folder)
