@@ -32,6 +32,7 @@ from ruamel.yaml import YAML
 from rnnmt import params
 from rnnmt.check import check_settings
 from rnnmt.errors import UserError, end_with_parent, run_main
+from rnnmt.model.settings import cores as training_cores
 
 ROOT = Path(__file__).parent.parent
 LOCK = Path(".dvc/tmp/make-repro.lock")
@@ -160,7 +161,7 @@ def run_chains(chains: dict[str, list[str]], commands: Commands) -> None:
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # on Linux: those that this process may use
         cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(max(1, cores // params.threads())) as pool:
+    with ThreadPoolExecutor(max(1, cores // training_cores())) as pool:
         codes = pool.map(lambda label: commands.run(*chains[label], label=label), chains)
         failed = [label for label, code in zip(chains, codes, strict=True) if code]
     commands.end_if_stopped()

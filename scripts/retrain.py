@@ -139,8 +139,9 @@ def _reproduce(pipeline: str, variants: Sequence[str], minutes: float) -> int:
     repro.drop_broken_lock(Path(pipeline).with_suffix(".lock"))
     pull = ["--pull", "--allow-missing"] if _has_remote() else []
     if pull:
-        # The comparison reads files of all models, which no single stage's output holds together.
-        outputs = [repro.address(pipeline, stage) for stage in ("train", "decode")]
+        # Comparison and report read folders that no single stage's output holds together.
+        stages = ("align", "memory", "train", "decode", "analyze")
+        outputs = [repro.address(pipeline, stage) for stage in stages]
         subprocess.run(["dvc", "pull", "--quiet", "--allow-missing", *outputs])
     targets = [pipeline]
     if variants:

@@ -81,6 +81,10 @@ def test_the_report_stands_on_the_raw_translations(clone: Clone) -> None:
     chosen = [i for i, some in enumerate(labels) if "negation" in some]
     exact = [lines["lstm-general-1"][i] == wanted[i] for i in chosen]
     assert float(row["exact"]) == pytest.approx(100 * sum(exact) / len(exact), abs=0.01)
+    with (folder / "tables/cost.csv").open() as file:
+        for row in csv.DictReader(file):  # torch alone takes so much
+            assert 100 < float(row["decoding_memory_mb"]) < 10_000
+            assert 100 < float(row["training_memory_mb"]) < 10_000
     with (folder / "tables/significance.csv").open() as file:
         (row,) = csv.DictReader(file)
     scores = {label: sacrebleu.corpus_bleu(text, [wanted]).score for label, text in lines.items()}
