@@ -12,6 +12,7 @@ import hashlib
 import os
 import random
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from clones import MAKE_REPRO, Clone, at_work, run
+from closure import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, prlimit and mount")
 
@@ -336,3 +338,18 @@ def test_two_at_once(
         tally["both went well" if not any(codes) else "one gave way"] += 1
         trial.ends_as_if_undisturbed(*second)
         shutil.rmtree(trial.clone.folder)
+
+
+def test_a_lock_file_cut_off_anywhere(tmp_path: Path) -> None:
+    """`make repro` leaves DVC none that it would refuse."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.serialize import loads_yaml
+
+    drop_broken_lock = runpy.run_path(str(ROOT / "scripts/repro.py"))["drop_broken_lock"]
+    lock, lines = tmp_path / "dvc.lock", (ROOT / "dvc.lock").read_text()[:2000].splitlines(True)
+    for whole, line in enumerate(lines):
+        for cut in ("".join(lines[:whole]), "".join(lines[:whole]) + line[: len(line) // 2]):
+            lock.write_text(cut)
+            drop_broken_lock(lock)
+            if lock.exists():
+                COMPILED_LOCKFILE_SCHEMA(loads_yaml(cut))
