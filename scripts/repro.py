@@ -85,12 +85,13 @@ def alone() -> Iterator[None]:
 
 
 def drop_broken_lock(lock: Path) -> None:
-    """Begin a dvc.lock anew that a kill has cut off while it was written: the run cache knows all.
+    """Begin a dvc.lock anew that was cut off while it was written: the run cache knows all.
 
-    DVC writes it over the old one after each stage.
+    DVC writes it over the old one after each stage, and refuses one that is half there. Cut off
+    between two entries it is only shorter.
     """
-    if lock.exists() and not lock.read_bytes().endswith(b"\n"):
-        print(f"{lock}: cut off in the middle by a kill; DVC makes it again from its cache")
+    if lock.exists() and (not (text := lock.read_bytes()).endswith(b"\n") or text.endswith(b":\n")):
+        print(f"{lock}: cut off by a kill or a full disk; DVC makes it again from its cache")
         lock.unlink()
 
 
