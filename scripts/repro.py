@@ -98,18 +98,24 @@ def drop_broken_lock(lock: Path) -> None:
 def drop_dead_locks(locks: Path = Path(".dvc/tmp/rwlock")) -> None:
     """Remove DVC's record of who reads and writes what, where all of them have been killed.
 
-    DVC itself takes a killed process for a living one until its parent has asked how it ended.
+    DVC itself takes a killed process for a living one until its parent has asked how it ended, and
+    whatever has got its number since, after a power failure for one, for the killed process.
     """
     if locks.exists():
+        written = locks.stat().st_mtime
         processes = {int(number) for number in re.findall(r'"pid": *(\d+)', locks.read_text())}
-        if not any(is_running(process) for process in processes):
+        if not any(is_running(process, written) for process in processes):
             locks.unlink()
 
 
-def is_running(process: int) -> bool:
-    """Whether a process exists and is more than the memory of its end, a zombie."""
+def is_running(process: int, known_at: float) -> bool:
+    """Whether a process exists, is more than the memory of its end, a zombie, and began before.
+
+    When a process began is known to a second or two.
+    """
     try:
-        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+        found = psutil.Process(process)
+        return bool(found.status() != psutil.STATUS_ZOMBIE and found.create_time() < known_at + 5)
     except psutil.NoSuchProcess:
         return False
 
@@ -257,9 +263,10 @@ def write_pipeline(recipe: str) -> Path:
     for stage in stages.values():
         stage["wdir"] = up
         stage["params"] = [{str(settings): stage["params"]}]
-    with open(folder / "dvc.yaml", "w") as file:
+    whole, part = folder / "dvc.yaml", folder / "dvc.yaml.part"  # DVC refuses half a dvc.yaml
+    with open(part, "w") as file:
         yaml.dump({"vars": [os.path.join(up, settings)], "stages": stages}, file)
-    return folder / "dvc.yaml"
+    return part.replace(whole)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -474,6 +475,17 @@ def test_a_stage_does_not_wait_for_a_server_that_hangs(
     errors = capfd.readouterr().err
     assert errors.count("\n") == errors.count("rnnmt: warning") == errors.count("rnnmt sync") == 1
     assert reason in errors
+
+
+def test_a_sync_that_was_killed_is_a_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(killed))
+    sync_or_warn()
+    assert re.search("rnnmt: warning: .* code -9", capfd.readouterr().err)
 
 
 @pytest.mark.parametrize("loss", ["file", "experiment", "run", "superseded", "unfinished"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import json
 import os
 import random
 import re
@@ -312,7 +313,10 @@ def test_little_memory(
 ) -> None:
     for number in trials:
         trial = Trial(number, undisturbed, tmp_path)
-        kind, megabytes = trial.chance.choice(["as", "data"]), int(10 ** trial.chance.uniform(1.5, 3.2))
+        kind, megabytes = (
+            trial.chance.choice(["as", "data"]),
+            int(10 ** trial.chance.uniform(1.5, 3.2)),
+        )
         trial.story.append(f"{megabytes} MB ({kind})")
         trial.forget()
         tally[trial.under("prlimit", f"--{kind}={megabytes << 20}")] += 1
@@ -340,16 +344,29 @@ def test_two_at_once(
         shutil.rmtree(trial.clone.folder)
 
 
+REPRO = runpy.run_path(str(ROOT / "scripts/repro.py"))
+
+
+def test_the_locks_of_the_dead(tmp_path: Path) -> None:
+    """Those of processes whose numbers others have got are dropped, those of the living are not."""
+    locks = tmp_path / "rwlock"
+    locks.write_text(json.dumps({"write": {"models": {"pid": os.getpid(), "cmd": "dvc repro"}}}))
+    REPRO["drop_dead_locks"](locks)
+    assert locks.exists()
+    os.utime(locks, times=(0, 0))  # before this process began
+    REPRO["drop_dead_locks"](locks)
+    assert not locks.exists()
+
+
 def test_a_lock_file_cut_off_anywhere(tmp_path: Path) -> None:
     """`make repro` leaves DVC none that it would refuse."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from dvc.utils.serialize import loads_yaml
 
-    drop_broken_lock = runpy.run_path(str(ROOT / "scripts/repro.py"))["drop_broken_lock"]
     lock, lines = tmp_path / "dvc.lock", (ROOT / "dvc.lock").read_text()[:2000].splitlines(True)
     for whole, line in enumerate(lines):
         for cut in ("".join(lines[:whole]), "".join(lines[:whole]) + line[: len(line) // 2]):
             lock.write_text(cut)
-            drop_broken_lock(lock)
+            REPRO["drop_broken_lock"](lock)
             if lock.exists():
                 COMPILED_LOCKFILE_SCHEMA(loads_yaml(cut))

@@ -46,7 +46,8 @@ def sync_or_warn() -> None:
     command = [sys.executable, "-m", "rnnmt.tracking.sync"]
     try:
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=STAGE_SECONDS)
-        error = done.stderr.strip() if done.returncode else ""
+        ended = f"it ended with code {done.returncode}"  # killed, it has said nothing
+        error = (done.stderr.strip() or ended) if done.returncode else ""
     except subprocess.TimeoutExpired:
         error = f"no answer for {STAGE_SECONDS} seconds"
     if error:
