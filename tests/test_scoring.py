@@ -262,9 +262,8 @@ def test_a_table_is_aligned() -> None:
 
 # --- the gate -------------------------------------------------------------------------------------
 
-WANTED = References(
-    "toy", "en-fr", {"valid": corpus(30, 1), "test": corpus(50, 2), "test_long": corpus(40, 3)}
-)
+SETS = {"valid": corpus(30, 1), "test": corpus(50, 2), "test_long": corpus(40, 3)}
+WANTED = References("toy", "en-fr", SETS)
 PROMOTE = PromoteSettings(level=0.05, margin=0.5, max_slowdown=2.0)
 COMPLETE = "figures complete and finite"
 
