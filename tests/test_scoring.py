@@ -8,6 +8,7 @@ import functools
 import hashlib
 import math
 import random
+import re
 import subprocess
 import sys
 from functools import partial
@@ -22,7 +23,19 @@ from hypothesis import strategies as st
 from decoded import SPLITS, WORDS, lab
 from rnnmt.errors import UserError
 from rnnmt.scoring import gate, metrics
-from rnnmt.scoring.comparison import Pair, Variant, adjust, best, markdown, reading, twins
+from rnnmt.scoring.comparison import (
+    Pair,
+    Variant,
+    adjust,
+    best,
+    markdown,
+    minutes,
+    reading,
+    report,
+    section,
+    spread,
+    twins,
+)
 from rnnmt.scoring.gate import Evidence, Finding
 from rnnmt.scoring.settings import (
     EvaluateSettings,
@@ -258,6 +271,127 @@ def test_a_table_is_aligned() -> None:
     table = markdown(["name", "x"], [["a", "1.0"], ["long name", "10.0"]], left=1).splitlines()
     assert table[1] == "| --------- | ---: |"
     assert len({len(line) for line in table}) == 1
+
+
+def measured(name: str, attention: str, seeds: int, bleu: float) -> Variant:
+    """With numbers by which each place of the report is known."""
+
+    def scores(seed: int, search: float) -> dict[str, dict[str, float]]:
+        points = {"bleu": bleu + search + 3 * seed, "chrf": bleu + 10 + seed, "ter": 50.0 - seed}
+        return {
+            name: {"score": x, "low": x - 1 - seed, "high": x + 2} for name, x in points.items()
+        }
+
+    model = {"cell": "gru", "attention": attention}
+    return Variant(
+        name,
+        {"model": model},
+        [
+            {"parameters": 1234567, "seconds": 59.6 + 65 * s, "target_tokens_per_second": 1000.0,
+             "best_epoch": 3 + s, "epochs": 5 + s}
+            for s in range(seeds)
+        ],
+        [
+            {"beam": 4, "threads": 2, "splits": {
+                split: {"greedy": {"seconds": 1.0, "sentences": 1000 * (s + 1)},
+                        "beam": {"seconds": 2.0, "sentences": 100 * size}}
+                for split, size in (("valid", 1), ("test", 2))
+            }}
+            for s in range(seeds)
+        ],
+        [
+            {split: {"greedy": scores(s, 0), "beam": scores(s, 1)} for split in ("valid", "test")}
+            for s in range(seeds)
+        ],
+    )  # fmt: skip
+
+
+def reported(seeds: int, pairs: list[Pair], samples: int = 200) -> str:
+    variants = [measured("plain", "none", seeds, 20.0), measured("dot", "dot", seeds, 30.0)]
+    return report(
+        variants,
+        {"best": pairs[:1], "attention": [], "beam": pairs},
+        References("toy", "en-fr", {"valid": ["x"], "test": ["x"] * 7}),
+        list(range(1, seeds + 1)),
+        {"bleu": "nrefs:1", "ter": "case:lc"},
+        EvaluateSettings(bootstrap_samples=samples, confidence=0.9, seed=8),
+    )
+
+
+PAIR_TESTS = [
+    Pair("plain", "dot", "test", -10.04, 0.001, 0.0404),
+    Pair("dot", "dot", "test", 0.0499, 0.5, 0.5),
+]
+
+
+def rows(text: str) -> list[str]:
+    """The tables' cells, without their widths."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [re.sub(" *[|] *", "|", line).strip("|") for line in lines if "---" not in line]
+
+
+def test_the_report_has_every_number_in_its_place() -> None:
+    """By hand: a difference below 0.05 is none, an interval's half width is (1 + 2) / 2."""
+    head = "variant|cell|attention|parameters|training|best epoch|tokens/s|test BLEU greedy"
+    head += "|test BLEU beam|test chrF++|test TER|greedy sent./s|beam sent./s"
+    plain, dot = "plain|gru|none|1,234,567|", "**dot**|gru|dot|1,234,567|"
+    tested = ["variant|against|test|p", "plain|dot|**-10.0**|0.040", "dot|dot|0.0|0.500"]
+    one, two = reported(1, PAIR_TESTS), reported(2, PAIR_TESTS)
+    assert rows(one) == [
+        head,
+        plain + "1:00|3 of 5|1,000|20.0 ± 1.5|21.0 ± 1.5|30.0|50.0|1,000|75",
+        dot + "1:00|3 of 5|1,000|30.0 ± 1.5|31.0 ± 1.5|40.0|50.0|1,000|75",
+        *tested[:2],
+        *tested,
+    ]
+    rest = "|30.5 (sd 0.7)|49.5 (sd 0.7)|1,500 (sd 707)|75 (sd 0)"
+    first = "1:32 (sd 0:46)|3 of 5, 4 of 6|1,000 (sd 0)|"
+    assert rows(two) == [
+        head,
+        plain + first + "21.5 ± 1.8 (sd 2.1)|22.5 ± 1.8 (sd 2.1)" + rest,
+        dot + first + "31.5 ± 1.8 (sd 2.1)|32.5 ± 1.8 (sd 2.1)" + rest.replace("30.5", "40.5"),
+        *tested[:2],
+        *tested,
+    ]
+    for text, said in [
+        (one, "with seed 1. Sentences: test 7. "), (two, "with seeds 1, 2. Sentences: test 7. "),
+        (one, "`dot` has the highest validation BLEU, 31.0;"), (one, "\n\n## Method\n\n"),
+        (one, "the 90 % bootstrap interval"), (one, "which keeps 4 hypotheses."),
+        (one, "threads: 2."), (one, "One seed was trained: p says nothing"),
+        (two, "is the mean over 2 seeds"), (two, "- Numbers are means over the seeds"),
+        (one, "signatures:\n\n- bleu: `nrefs:1`\n- ter: `case:lc`\n"),
+        (one, "- **test**, at 10 % after Holm: worse: plain; no difference shown: dot."),
+    ]:  # fmt: skip
+        assert said in text
+    assert "Numbers are means" not in one
+    assert "What attention adds" not in one
+    assert [line for line in one.splitlines() if line.startswith("#")] == [
+        "# toy, en-fr: 2 variants compared", "## Against the best, dot",
+        "## What beam search adds", "## Method",
+    ]  # fmt: skip
+
+
+def test_too_few_resamplings_are_said() -> None:
+    """Of n tests the smallest p that Holm can give is n / (samples + 1)."""
+    settings = EvaluateSettings(bootstrap_samples=199, confidence=0.75, seed=8)
+    for tests, said in (49, False), (50, True):
+        pairs = [Pair(str(i), "b", "test", 1.0, 0.5) for i in range(tests)]
+        text = "".join(section("t", "l", pairs, ["test"], settings))
+        assert (f"With only 199 resamplings the smallest p of {tests} tests" in text) == said
+
+
+def test_a_difference_is_significant_below_the_level_only() -> None:
+    settings = EvaluateSettings(bootstrap_samples=200, confidence=0.75, seed=8)
+    for p, said in (0.2499, "better: a"), (0.25, "no difference shown: a"):
+        assert said in reading("test", [Pair("a", "b", "test", 0.1, p, p)], settings)
+
+
+def test_numbers_are_written_with_their_spread() -> None:
+    assert spread([1234.56], 1) == "1,234.6"
+    assert spread([1000.0, 3000.0], 0) == "2,000 (sd 1,414)"
+    assert minutes([59.4]) == "0:59"
+    assert minutes([59.5]) == "1:00"
+    assert minutes([3725.0]) == "62:05"
 
 
 # --- the gate -------------------------------------------------------------------------------------

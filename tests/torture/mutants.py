@@ -122,8 +122,9 @@ def mutants(file: Path) -> Iterator[Mutant]:
             with contextlib.suppress(SyntaxError, ValueError):
                 code = compile(ast.fix_missing_locations(tree), str(file), "exec")
                 shown = whole if whole is parent else new
-                told = f"{old} -> {ast.unparse(shown) if shown else 'nothing'}"
-                yield Mutant(whole.lineno, slot.statement, told, code)
+                now = ast.unparse(shown) if shown else "nothing"
+                if now != old:
+                    yield Mutant(whole.lineno, slot.statement, f"{old} -> {now}", code)
             setattr(parent, slot.field, owned)
 
 
