@@ -32,6 +32,7 @@ from ruamel.yaml import YAML
 from rnnmt import params
 from rnnmt.check import check_settings
 from rnnmt.errors import UserError, end_with_parent, run_main
+from rnnmt.model.settings import cores as training_cores
 
 ROOT = Path(__file__).parent.parent
 LOCK = Path(".dvc/tmp/make-repro.lock")
@@ -84,12 +85,13 @@ def alone() -> Iterator[None]:
 
 
 def drop_broken_lock(lock: Path) -> None:
-    """Begin a dvc.lock anew that a kill has cut off while it was written: the run cache knows all.
+    """Begin a dvc.lock anew that was cut off while it was written: the run cache knows all.
 
-    DVC writes it over the old one after each stage.
+    DVC writes it over the old one after each stage, and refuses one that is half there. Cut off
+    between two entries it is only shorter.
     """
-    if lock.exists() and not lock.read_bytes().endswith(b"\n"):
-        print(f"{lock}: cut off in the middle by a kill; DVC makes it again from its cache")
+    if lock.exists() and (not (text := lock.read_bytes()).endswith(b"\n") or text.endswith(b":\n")):
+        print(f"{lock}: cut off by a kill or a full disk; DVC makes it again from its cache")
         lock.unlink()
 
 
@@ -159,7 +161,7 @@ def run_chains(chains: dict[str, list[str]], commands: Commands) -> None:
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # on Linux: those that this process may use
         cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(max(1, cores // params.threads())) as pool:
+    with ThreadPoolExecutor(max(1, cores // training_cores())) as pool:
         codes = pool.map(lambda label: commands.run(*chains[label], label=label), chains)
         failed = [label for label, code in zip(chains, codes, strict=True) if code]
     commands.end_if_stopped()

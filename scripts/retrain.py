@@ -139,13 +139,13 @@ def _reproduce(pipeline: str, variants: Sequence[str], minutes: float) -> int:
     repro.drop_broken_lock(Path(pipeline).with_suffix(".lock"))
     pull = ["--pull", "--allow-missing"] if _has_remote() else []
     if pull:
-        # The comparison reads files of all models, which no single stage's output holds together.
-        outputs = [repro.address(pipeline, stage) for stage in ("train", "decode")]
+        # Comparison and report read folders that no single stage's output holds together.
+        stages = ("align", "memory", "train", "decode", "analyze")
+        outputs = [repro.address(pipeline, stage) for stage in stages]
         subprocess.run(["dvc", "pull", "--quiet", "--allow-missing", *outputs])
     targets = [pipeline]
     if variants:
-        labels = [f"{variant}-{seed}" for variant in variants for seed in params.seeds()]
-        targets = [repro.address(pipeline, f"evaluate@{label}") for label in labels]
+        targets = _addresses(pipeline, ("evaluate",), variants)
     # A group of its own: DVC, told to end, would leave its stage running.
     process = subprocess.Popen(
         ["dvc", "repro", *pull, *targets], process_group=0, preexec_fn=end_with_parent
@@ -156,6 +156,12 @@ def _reproduce(pipeline: str, variants: Sequence[str], minutes: float) -> int:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         return OUT_OF_TIME
+
+
+def _addresses(pipeline: str, stages: Sequence[str], variants: Sequence[str]) -> list[str]:
+    """What DVC calls these stages, of all variants or, if there are some, of these."""
+    labels = [f"@{variant}-{seed}" for variant in variants for seed in params.seeds()]
+    return [repro.address(pipeline, stage + label) for stage in stages for label in labels or [""]]
 
 
 def _push() -> None:
@@ -190,10 +196,11 @@ def _link(file: Path) -> str:
 
 
 def _gate(pipeline: str, arguments: argparse.Namespace, summary: list[str]) -> int:
+    variants = arguments.variants.split()
     if _has_remote():  # what did not change was not needed yet
-        stages = ("tokenize", "train", "decode")
-        _run("dvc", "pull", "--quiet", *(repro.address(pipeline, stage) for stage in stages))
-    only = [part for name in arguments.variants.split() for part in ("--variant", name)]
+        models = _addresses(pipeline, ("train", "decode"), variants)
+        _run("dvc", "pull", "--quiet", repro.address(pipeline, "tokenize"), *models)
+    only = [part for name in variants for part in ("--variant", name)]
     to = "champion" if arguments.promote else "challenger"
     done = subprocess.run(
         ["rnnmt", "promote", "--to", to, *only], stdout=subprocess.PIPE, text=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -150,3 +151,13 @@ def fails(*command: str, cwd: Path, env: dict[str, str]) -> str:
     assert done.returncode
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
+
+
+def at_work(folder: Path) -> list[str]:
+    """The commands of the processes whose current folder it is."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == folder:
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found

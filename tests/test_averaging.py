@@ -80,7 +80,7 @@ def fit(
         fraction=1.0, batch_tokens=50, max_epochs=EPOCHS, patience=9, monitor="val/loss",
         learning_rate=0.05, warmup_steps=2, schedule="constant", bpe_dropout=0.0,
         label_smoothing=0.1, gradient_clip=1.0, weight_decay=0.0,
-        weight_average=DECAY, precision="float32", checkpoint_seconds=60.0,
+        weight_average=DECAY, precision="float32", processes=1, nodes=1, checkpoint_seconds=60.0,
     )  # fmt: skip
     torch.manual_seed(1)
     seq2seq = Seq2Seq(model, Vocabularies(size, size, True))

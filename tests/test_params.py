@@ -77,6 +77,8 @@ train:
   weight_decay: 0.0
   weight_average: 0.0
   precision: float32
+  processes: 1
+  nodes: 1
   checkpoint_seconds: 60
 decode: {beam: 5, nbest: 3, length_penalty: [1.0], max_length_ratio: 3.0, batch_sentences: 64}
 evaluate: {bootstrap_samples: 1000, confidence: 0.95, seed: 12345}
@@ -461,6 +463,25 @@ def test_what_is_not_yaml_is_named_with_its_line(
     assert re.match(r"params\.yaml:\d+: not valid YAML: ", message), message
     if line:
         assert message.startswith(f"params.yaml:{line}: ")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["!!bool maybe", "!!timestamp never", "[" * 3000, "9" * 5000, "2024-13-45", "&a [*a]"],
+    ids=lambda broken: broken[:20],
+)
+def test_whatever_the_parser_raises_is_an_error_of_the_file(
+    broken: str, use: Callable[..., Path]
+) -> None:
+    use("threads: 2", f"threads: {broken}")
+    message = message_of(params.threads)
+    assert message.startswith("params.yaml:")
+    assert len(message) < 4000
+
+
+def test_a_long_wrong_value_is_shown_in_short(use: Callable[..., Path]) -> None:
+    use("threads: 2", f"threads: {'x' * 10_000}")
+    assert len(message_of(params.threads)) < 300
 
 
 @pytest.mark.parametrize("content", [b"", b"- 1\n", b"hello", b"# only a comment\n"], ids=repr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import fcntl
 import json
@@ -21,7 +20,7 @@ import pytest
 import sacrebleu
 from sacrebleu import corpus_bleu
 
-from clones import MAKE_REPRO, Clone, fails, run
+from clones import MAKE_REPRO, Clone, at_work, fails, run
 from servers import BIN
 
 
@@ -82,6 +81,10 @@ def test_the_report_stands_on_the_raw_translations(clone: Clone) -> None:
     chosen = [i for i, some in enumerate(labels) if "negation" in some]
     exact = [lines["lstm-general-1"][i] == wanted[i] for i in chosen]
     assert float(row["exact"]) == pytest.approx(100 * sum(exact) / len(exact), abs=0.01)
+    with (folder / "tables/cost.csv").open() as file:
+        for row in csv.DictReader(file):  # torch alone takes so much
+            assert 100 < float(row["decoding_memory_mb"]) < 10_000
+            assert 100 < float(row["training_memory_mb"]) < 10_000
     with (folder / "tables/significance.csv").open() as file:
         (row,) = csv.DictReader(file)
     scores = {label: sacrebleu.corpus_bleu(text, [wanted]).score for label, text in lines.items()}
@@ -370,16 +373,6 @@ def parallel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, str]:
             time.sleep(0.05)
         assert not at_work(made.folder)
     return made, made.make_repro()
-
-
-def at_work(folder: Path) -> list[str]:
-    """The commands of the processes whose current folder it is."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink() == folder:
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-    return found
 
 
 def test_make_repro_ends_whole_and_gives_what_dvc_repro_gives(

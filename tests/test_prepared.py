@@ -15,7 +15,7 @@ from rnnmt.dataset.tokenizer import BOS
 from rnnmt.model import prepared
 from rnnmt.model.attention import SharedMemory
 from rnnmt.model.cells import Recurrent
-from rnnmt.model.likeliest import CHUNK, ROWS, largest, likeliest
+from rnnmt.model.likeliest import CHUNK, FEW, ROWS, largest, likeliest
 from rnnmt.model.prepared import (
     QUANTIZED_FROM,
     STEPS,
@@ -117,6 +117,27 @@ def test_a_step_of_a_cell_is_a_sequence_of_one(cell: str, dtype: torch.dtype) ->
     close(step_hidden, hidden)
     close(step_last, last)
     close(state, before, rtol=0.0, atol=0.0)  # a value: nothing was changed in place
+
+
+@pytest.mark.parametrize("plus", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (2,), (5,), (3, 1)])
+def test_a_packed_product_is_the_product(
+    shape: tuple[int, ...], dtype: torch.dtype, bias: bool, plus: bool
+) -> None:
+    """Of one row, which has its own way, as of many."""
+    generator = torch.Generator().manual_seed(7)
+
+    def random(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=dtype)
+
+    weight, added, inputs, more = random(6, 4), random(6), random(*shape, 4), random(*shape, 6)
+    expected = inputs @ weight.t() + (added if bias else 0) + (more if plus else 0)
+    layer = PackedLinear(weight, added if bias else None)
+    with torch.inference_mode():
+        found = layer(inputs, more) if plus else layer(inputs)
+    close(found, expected)
 
 
 # --- the output layer in 8 bits -------------------------------------------------------------------
@@ -244,7 +265,7 @@ def test_a_shared_memory_is_kept_until_half_of_it_is_needed_no_more() -> None:
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
-    st.integers(1, 5),
+    st.sampled_from([1, 2, FEW, FEW + 1, FEW + 5]),
     st.integers(1, 3 * CHUNK + 5),
     st.integers(1, 6),
     st.integers(1, 40),

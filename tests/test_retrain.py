@@ -130,21 +130,21 @@ class Runner:
         printed = process.communicate(timeout=500)[0]
         return process.returncode, printed
 
-    def train(self, *options: str) -> tuple[int, list[str], str]:
+    def train(self, *options: str) -> tuple[int, set[str], str]:
         """Exit code, the stages that have run, and whether results have changed."""
         code, printed = self.do("train", *options)
         assert "Traceback" not in printed, printed
-        stages = re.findall(r"Running stage '([\w@-]+)'", printed)
+        stages = set(re.findall(r"Running stage '(?:\S+:)?([\w@-]+)'", printed))
+        assert code in (0, 3, 75), printed
         outputs = (self.folder / "work/outputs").read_text().split()
         (self.folder / "work/outputs").unlink()
-        assert code in (0, 3, 75), printed
         return code, stages, outputs[-1]
 
-    def propose(self, base: str = "main") -> None:
+    def propose(self, base: str = "main", recipe: str = "") -> None:
         """In a clone of its own, as the second job."""
         other = Runner(self.lab, base)
         shutil.copytree(self.folder / "work/retrain", other.folder / "work/retrain")
-        code, printed = other.do("propose", "--base", base)
+        code, printed = other.do("propose", "--base", base, "--recipe", recipe)
         assert code == 0, printed
 
     def summary(self) -> str:
@@ -180,6 +180,17 @@ class Lab:
             yaml.dump(settings, stream)
         self._push(runner.folder, f"HEAD:{to}", f"Other {section}")
 
+    def add_recipe(self, name: str, variants: dict[str, Any]) -> None:
+        """Push a recipe: the settings as they are, but for its name and its variants."""
+        runner = Runner(self)
+        yaml = YAML(typ="safe", pure=True)
+        settings = yaml.load((runner.folder / "params.yaml").read_text())
+        settings["corpus"]["name"] = name
+        settings["variants"] = variants
+        with open(runner.folder / "recipes" / f"{name}.yaml", "w") as stream:
+            yaml.dump(settings, stream)
+        self._push(runner.folder, "HEAD:main", "A recipe")
+
     def merge(self, branch: str) -> None:
         runner = Runner(self)
         run("git", "merge", "--quiet", f"origin/{branch}", cwd=runner.folder)
@@ -205,12 +216,14 @@ def test_retraining_from_a_push_to_a_champion(
 ) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     lab = Lab(tmp_path, mlflow_server)
-    all_stages = ["download", "tokenize", "train@gru-1", "decode@gru-1", "evaluate@gru-1"]
+    decoding = {f"{stage}@gru-1" for stage in ("decode", "evaluate", "analyze")}
+    decoding |= {"ensemble", "compare", "report"}
+    all_stages = decoding | {"download", "tokenize", "align", "memory", "train@gru-1"}
 
     # The first run makes everything, the first champion, and a pull request.
     first = Runner(lab)
     code, stages, changed = first.train("--promote")
-    assert (code, stages, changed) == (0, [*all_stages, "compare"], "changed=true")
+    assert (code, stages, changed) == (0, all_stages, "changed=true")
     assert "is the champion of small-en-fr" in first.summary()
     assert int(lab.champion().version) == 1
     first.propose()
@@ -220,13 +233,13 @@ def test_retraining_from_a_push_to_a_champion(
 
     # Nothing has changed: nothing runs, nothing is proposed.
     code, stages, changed = Runner(lab).train()
-    assert (code, stages, changed) == (0, [], "changed=false")
+    assert (code, stages, changed) == (0, set(), "changed=false")
 
     # Another beam decodes again; what it needs comes from DVC's remote.
     lab.change("decode", beam=2, nbest=1)
     second = Runner(lab)
     code, stages, changed = second.train()
-    assert (code, stages) == (0, ["decode@gru-1", "evaluate@gru-1", "compare"])
+    assert (code, stages) == (0, decoding)
     assert "| decode.beam |" in re.sub(" +", " ", second.summary())
     second.propose()
     assert lab.calls()[-1]["said"][:2] == ["pr", "edit"]
@@ -246,7 +259,7 @@ def test_retraining_from_a_push_to_a_champion(
     time.sleep(2)  # its children end by themselves
     fourth = Runner(lab, keep=third.folder)
     code, stages, changed = fourth.train("--promote")
-    assert (code, stages, changed) == (0, [*all_stages[2:], "compare"], "changed=true")
+    assert (code, stages, changed) == (0, {"train@gru-1"} | decoding, "changed=true")
     assert int(lab.champion().version) == 2
     about = json.loads((fourth.folder / "models/small/gru-1/settings.json").read_text())
     client = MlflowClient(mlflow_server)
@@ -272,11 +285,33 @@ def test_retraining_from_a_push_to_a_champion(
     with open(other.folder / "params.yaml", "w") as stream:
         YAML(typ="safe", pure=True).dump(settings, stream)
     code, stages, changed = other.train("--promote")
-    assert (code, stages, changed) == (3, [*all_stages[2:], "compare"], "changed=true")
+    assert (code, stages, changed) == (3, {"train@gru-1"} | decoding, "changed=true")
     assert int(lab.champion().version) == 2
     other.propose("tune")
     assert [call["said"][1] for call in lab.calls()[-2:]] == ["create", "comment"]
     assert "FAILED" in lab.calls()[-1]["body"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_of_a_recipe_one_variant_is_retrained(
+    tmp_path: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other is trained, nothing is compared, and the default's lock stays."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    lab = Lab(tmp_path, mlflow_server)
+    lab.add_recipe("other", {"gru": {"cell": "gru"}, "lstm": {"cell": "lstm"}})
+    last = Runner(lab)
+    code, stages, changed = last.train("--recipe", "other", "--variants", "lstm")
+    wanted = {"download", "tokenize", "train@lstm-1", "decode@lstm-1", "evaluate@lstm-1"}
+    assert (code, stages, changed) == (0, wanted, "changed=true")
+    assert "lstm-1 is the challenger of other-en-fr" in last.summary()
+    last.propose(recipe="other")
+    assert "retrain/other/main" in lab.calls()[-1]["said"]
+    assert not (last.folder / "dvc.lock").exists()
+    lab.merge("retrain/other/main")
+    code, stages, changed = Runner(lab).train("--recipe", "other", "--variants", "lstm")
+    assert (code, stages, changed) == (0, set(), "changed=false")
 
 
 def test_new_data_are_noticed_once(tmp_path: Path) -> None:

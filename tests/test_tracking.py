@@ -152,6 +152,7 @@ def write_outputs(history: History, variant: str = "lstm", bleu: float = 50.0) -
             "seconds": 3.0,
             "epoch_seconds": [1.0] * EPOCHS,
             "target_tokens_per_second": 5.0,
+            "memory_mb": 700.0,
             "best_epoch": 3,
             "best": {"val/loss": 1.5, "val/perplexity": 4.5, "val/bleu": 49.0},
         },

@@ -117,6 +117,11 @@ def _serve_options(add: Callable[..., Any]) -> None:
     add("--model", required=True, help="a folder, models:/NAME@champion or models:/NAME/VERSION")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     add("--port", type=_port, default=8000, help="(default: 8000)")
+    add(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="a name in the Host header that is answered; on a loopback address only local ones "
+        "are, on others all unless this names some",
+    )  # fmt: skip
     add("--threads", type=_positive, help="processor threads of a translation (default: all)")
     add("--poll", type=_period, default=30, help="seconds between looks at an alias (default: 30)")
     for name, value, text in (
@@ -133,7 +138,9 @@ def _serve_options(add: Callable[..., Any]) -> None:
 
 def _sweep_options(add: Callable[..., Any]) -> None:
     add("--here", action="store_true", help="run them here, several at once")
-    add("--jobs", type=_positive, help="with --here: at once (default: cores / `threads`)")
+    add(
+        "--jobs", type=_positive, help="with --here: at once (default: cores / those of a training)"
+    )
     add("--host", action="append", help="run them over SSH: [USER@]NAME[:PORT]:FOLDER; repeatable")
     add("--setup", default=". .venv/bin/activate", help="shell command on a host, in its folder")
     add("--slurm", metavar="FOLDER", help="submit them as a SLURM array; its logs go to FOLDER")
@@ -217,7 +224,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         waiting=arguments.max_waiting,
         seconds=arguments.timeout,
     )
-    serve(source(arguments.model, arguments.poll), limits, arguments.host, arguments.port)
+    models = source(arguments.model, arguments.poll)
+    serve(models, limits, arguments.host, arguments.port, arguments.allow_host)
 
 
 def _sweep(arguments: argparse.Namespace) -> None:

@@ -1,11 +1,16 @@
-"""How a program runs and ends: with errors that a person is meant to read, and with its parent."""
+"""How a program runs and ends: with errors that a person is meant to read, with its parent, and
+what memory it took.
+"""
 
 from __future__ import annotations
 
 import gc
+import re
+import resource
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -44,3 +49,14 @@ def end_with_parent() -> None:
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def peak_memory_mb() -> float:
+    """The most memory (MB, libraries included) that this process has held at once."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the process was forked from
+        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if peak:
+            return round(int(peak[1]) / 1024, 1)
+    unit = 2**20 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

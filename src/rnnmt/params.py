@@ -7,16 +7,19 @@ of those classes, so that a stage depends on its own settings and on no other's.
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import os
 import re
+import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
 from rnnmt.errors import UserError
 
@@ -33,6 +36,7 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+LONGEST = 80  # characters of a wrong value that are shown
 
 
 def path() -> Path:
@@ -53,7 +57,7 @@ def read() -> dict[str, Any]:
     for key in SECTIONS:
         if key not in values:
             raise UserError(f"{path()}: section '{key}' is missing; params.yaml's default has it")
-    return values
+    return copy.deepcopy(values)  # nobody's changes are to be seen by the next who asks
 
 
 def load(section: str, schema: type[S]) -> S:
@@ -73,7 +77,7 @@ def validate(values: object, schema: type[S], at: tuple[str | int, ...]) -> S:
 def check_keys(values: object, known: Collection[str], at: tuple[str | int, ...]) -> None:
     """Raise UserError for the first key of `values`, which stand at `at`, that is not `known`."""
     if not isinstance(values, Mapping):
-        raise UserError(f"{_where(at)}: expected keys and values, found {values!r}")
+        raise UserError(f"{_where(at)}: expected keys and values, found {_shown(values)}")
     for key in values:
         if key not in known:
             raise UserError(f"{_where((*at, key))}: unknown key{_suggest(str(key), known)}")
@@ -86,7 +90,7 @@ def corpus_name() -> str:
     if not isinstance(name, str) or not re.fullmatch("[a-z0-9-]+", name):
         raise UserError(
             f"{_where(('corpus', 'name'))}: expected the name of a folder (a-z, 0-9 and '-'), "
-            f"found {name!r}"
+            f"found {_shown(name)}"
         )
     return name
 
@@ -104,7 +108,9 @@ def threads() -> int:
     """The number of processor threads that training and decoding use."""
     value = read()["threads"]
     if type(value) is not int or not 1 <= value <= 1024:
-        raise UserError(f"{_where(('threads',))}: expected a whole number from 1, found {value!r}")
+        raise UserError(
+            f"{_where(('threads',))}: expected a whole number from 1, found {_shown(value)}"
+        )
     return value
 
 
@@ -139,8 +145,7 @@ def variants() -> list[str]:
 def _parse(kind: str) -> Any:
     file = path()
     try:
-        # pure=True: the C loader would read YAML 1.1, where `no` is false and 1e-3 a string.
-        return YAML(typ=kind, pure=True).load(file.read_text(encoding="utf-8"))
+        return _parsed(kind, file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; run in the repository's root") from None
     except OSError as error:
@@ -150,8 +155,14 @@ def _parse(kind: str) -> Any:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{file}:{line}: not valid YAML: {error.problem}") from None
-    except YAMLError as error:
+    except Exception as error:  # of any kind: a wrong tag, or brackets a thousand deep
         raise UserError(f"{file}: not valid YAML: {error}") from None
+
+
+@functools.lru_cache(maxsize=2)
+def _parsed(kind: str, text: str) -> Any:
+    # pure=True: the C loader would read YAML 1.1, where `no` is false and 1e-3 a string.
+    return YAML(typ=kind, pure=True).load(text)
 
 
 def _where(at: tuple[Any, ...]) -> str:
@@ -174,7 +185,13 @@ def _explain(error: Any, schema: type[BaseModel], at: tuple[str | int, ...]) -> 
         return f"{where}: unknown key{_suggest(str(error['loc'][-1]), schema.model_fields)}"
     if error["type"] == "missing":
         return f"{where}: this key is missing"
-    return f"{where}: {error['msg']}, found {error['input']!r}"
+    return f"{where}: {error['msg']}, found {_shown(error['input'])}"
+
+
+def _shown(value: object) -> str:
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = LONGEST
+    return short.repr(value)
 
 
 def _suggest(key: str, known: Collection[str]) -> str:

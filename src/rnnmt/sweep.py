@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from rnnmt import params
 from rnnmt.errors import UserError
+from rnnmt.model.settings import cores
 
 LAST = "dvc repro --pull"
 SSH = ("ssh", "-o", "BatchMode=yes")
@@ -52,7 +53,7 @@ def run_here(jobs: int | None) -> None:
 
     Raises UserError naming the chains that failed.
     """
-    jobs = jobs or max(1, (os.cpu_count() or 1) // params.threads())
+    jobs = jobs or max(1, (os.cpu_count() or 1) // cores())
     _run_on([_Worker(f"here {number}", ["sh", "-c"]) for number in range(1, jobs + 1)])
 
 
@@ -81,7 +82,7 @@ def submit(folder: str, options: dict[str, str]) -> None:
     executor = submitit.AutoExecutor(folder)
     executor.update_parameters(
         name="rnnmt",
-        cpus_per_task=params.threads(),
+        cpus_per_task=cores(),
         **{f"slurm_{k}": v for k, v in options.items()},
     )
     commands = [submitit.helpers.CommandFunction(["sh", "-c", c]) for c in plan().values()]

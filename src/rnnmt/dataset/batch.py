@@ -46,6 +46,16 @@ class Sampling(NamedTuple):
         )
 
 
+class Share(NamedTuple):
+    """Which part of every batch is a process' own, of those that train one model together."""
+
+    rank: int
+    of: int
+
+
+WHOLE = Share(0, 1)
+
+
 def pad(sentences: Sequence[Sequence[int] | NDArray[Any]], step: int = 1) -> tuple[Tensor, Tensor]:
     """Sentences of ids -> ids with <EOS> and padding (B, S) and lengths with <EOS> (B,).
 
@@ -81,13 +91,22 @@ class BatchLoader:
 
     With `sampling`, an epoch has as many batches as without, of about equally many tokens each:
     more than `batch_tokens`, since its sentences have more. They are held in memory.
+
+    Of a batch it yields the `share` of its process. The batches are the same for all, and so is
+    their number.
     """
 
     def __init__(
-        self, store: ParallelStore, batch_tokens: int, seed: int, sampling: Sampling | None = None
+        self,
+        store: ParallelStore,
+        batch_tokens: int,
+        seed: int,
+        sampling: Sampling | None = None,
+        share: Share = WHOLE,
     ) -> None:
         self.store = store
         self.sampling = sampling
+        self.share = share
         self.seed = seed
         self.epoch = 0
         self.yielded = 0  # batches of this epoch that were handed out
@@ -110,8 +129,17 @@ class BatchLoader:
         batches = random.permutation(len(self))
         for i in batches[self.yielded :]:
             self.yielded += 1
-            yield make_batch(store, order[bounds[i] : bounds[i + 1]].tolist())
+            yield self._own(store, order[bounds[i] : bounds[i + 1]].tolist())
         self.yielded = 0
+
+    def _own(self, store: ParallelStore, rows: list[int]) -> Batch:
+        """This process' share of the sentence pairs `rows` of a batch."""
+        own = rows[self.share.rank :: self.share.of]
+        if own:
+            return make_batch(store, own)
+        # There are more processes than pairs: it gets one of which no loss is taken.
+        batch = make_batch(store, rows[:1])
+        return batch._replace(labels=torch.full_like(batch.labels, PAD))
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:

@@ -40,7 +40,7 @@ def _attention(kind: str, hidden: int) -> int:
 
 
 def costs(evidence: Evidence) -> list[dict[str, Any]]:
-    """One row for each variant; times are means over the seeds."""
+    """One row for each variant; times and peak memory are means over the seeds."""
     rows = []
     for variant in evidence.variants:
         values = evidence.comparison["variants"][variant]
@@ -58,6 +58,8 @@ def costs(evidence: Evidence) -> list[dict[str, Any]]:
                 "training_tokens_per_second": _mean(
                     [t["target_tokens_per_second"] for t in training]
                 ),
+                "training_memory_mb": _mean([t["memory_mb"] for t in training]),
+                "decoding_memory_mb": _mean([d["memory_mb"] for d in values["decoding"]]),
                 **{
                     f"{search}_sentences_per_second": _mean(
                         [_rate(d, search) for d in values["decoding"]]

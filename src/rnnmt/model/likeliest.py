@@ -10,6 +10,7 @@ from torch import Tensor
 
 CHUNK = 128  # logits whose largest one stands for them all
 GROUP = 32  # the same for candidates, which may be more
+FEW = 8  # rows of logits that are searched whole: finding maxima first would take longer
 ROWS = 64  # whose log-probabilities are computed at a time, so that they stay in the cache
 
 
@@ -26,12 +27,12 @@ def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of each row (N, V) and their places, largest first; of equals the first.
 
-    Rows that are long for `count` are searched through the maxima of their chunks: the largest
+    Many rows that are long for `count` are searched through the maxima of their chunks: the largest
     values all stand in the `count` chunks with the largest maxima, or behind the last whole chunk.
     """
     rows, width = values.shape
     chunks = width // CHUNK
-    if chunks <= 2 * count:
+    if chunks <= 2 * count or rows <= FEW:
         return _sorted(values, count)
     maxima = values[:, : chunks * CHUNK].view(rows, chunks, CHUNK).amax(2)
     # In the order of their places, so that of equals the first stays the first.
@@ -52,7 +53,7 @@ def candidates(values: Tensor, count: int) -> Tensor:
     """
     rows, width = values.shape
     groups = width // GROUP
-    if groups <= 2 * count:
+    if groups <= 2 * count or rows <= FEW:
         return values.topk(count, dim=1, sorted=False).indices
     maxima = values[:, : groups * GROUP].view(rows, GROUP, groups).amax(1)
     best = maxima.topk(count, dim=1, sorted=False).indices

@@ -54,6 +54,8 @@ class TrainSettings(Settings):
     weight_decay: float = Field(ge=0.0, le=1.0)
     weight_average: float = Field(ge=0.0, lt=1.0)
     precision: Literal["float32", "bfloat16"]
+    processes: int = Field(ge=1, le=1024)
+    nodes: int = Field(ge=1, le=1024)
     checkpoint_seconds: float = Field(gt=0.0)
 
 
@@ -74,6 +76,11 @@ def variant(name: str) -> tuple[ModelSettings, TrainSettings]:
         _changed("model", ModelSettings, changes, name),
         _changed("train", TrainSettings, changes, name),
     )
+
+
+def cores() -> int:
+    """Processor cores that the training of one variant takes on a machine, at most."""
+    return params.threads() * max(variant(name)[1].processes for name in params.variants())
 
 
 def _changed(section: str, schema: type[S], changes: dict[str, object], name: str) -> S:

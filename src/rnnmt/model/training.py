@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from rnnmt.dataset.batch import Batch, BatchLoader, Sampling, make_batch
+from rnnmt.dataset.batch import WHOLE, Batch, BatchLoader, Sampling, Share, make_batch
 from rnnmt.dataset.store import ParallelStore
 from rnnmt.dataset.tokenizer import PAD, Tokenizer
 from rnnmt.errors import UserError
@@ -60,10 +61,16 @@ class ParallelData(pl.LightningDataModule):
         batch_tokens: int,
         seed: int,
         sampling: Sampling | None,
+        share: Share = WHOLE,
     ) -> None:
         super().__init__()
-        self.train = BatchLoader(train, batch_tokens, seed, sampling)
+        self.train = BatchLoader(train, batch_tokens, seed, sampling, share)
         order = sorted(range(len(valid.source)), key=lambda i: int(valid.source.lengths[i]))
+        if share.of > len(order):
+            raise UserError(
+                f"train.processes: {share.of} are more than the {len(order)} validation sentences"
+            )
+        order = order[share.rank :: share.of]
         chunks = [
             order[start : start + VALIDATION_SENTENCES]
             for start in range(0, len(order), VALIDATION_SENTENCES)
@@ -79,6 +86,24 @@ class ParallelData(pl.LightningDataModule):
         return DataLoader(dataset, batch_size=None, collate_fn=lambda batch: batch)
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a process has seen of the validation set: loss in nats, tokens, texts by row."""
+
+    nll: float
+    tokens: int
+    texts: dict[int, str]
+
+    @classmethod
+    def empty(cls) -> Validation:
+        return cls(0.0, 0, {})
+
+    def __add__(self, other: Validation) -> Validation:
+        return Validation(
+            self.nll + other.nll, self.tokens + other.tokens, self.texts | other.texts
+        )
+
+
 class TranslationModule(pl.LightningModule):
     """Fits a Seq2Seq to label-smoothed cross-entropy; validates by loss and greedy BLEU."""
 
@@ -91,43 +116,50 @@ class TranslationModule(pl.LightningModule):
         seed: int,
         tokenizer: Tokenizer,
         references: list[str],
+        share: Share = WHOLE,
     ) -> None:
         super().__init__()
         self.model = model
+        self.share = share
         self.rounding = precision == "bfloat16"
         self.settings = settings
         self.total_steps = total_steps  # never trainer.estimated_stepping_batches: it would
         self.seed = seed  # silently drop the loader's place in a resumed epoch
         self.tokenizer = tokenizer
         self.references = references
-        self.hypotheses = [""] * len(references)
-        self.valid_nll, self.valid_tokens = 0.0, 0
+        self.validation = Validation.empty()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         # Dropout of a step depends on the step alone, so that a resumed training is the same.
-        torch.manual_seed((self.seed << 32) + self.global_step)
+        step = self.global_step * self.share.of + self.share.rank
+        torch.manual_seed((self.seed << 32) + step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
         loss, nll, tokens = self._loss(batch, self.settings.label_smoothing)
-        return {"loss": loss / tokens, "nll": nll.detach(), "tokens": tokens}
+        processes = self.share.of
+        if processes > 1:
+            sums = torch.tensor([float(nll), tokens], dtype=torch.float64)
+            nll, tokens = cast(Tensor, self.trainer.strategy.reduce(sums, reduce_op="sum"))
+        # Lightning takes the mean of all processes' gradients.
+        return {"loss": loss * processes / tokens, "nll": nll.detach(), "tokens": int(tokens)}
 
     def validation_step(self, batch: tuple[list[int], Batch], batch_idx: int) -> None:  # noqa: ARG002
         rows, pairs = batch
         _, nll, tokens = self._loss(pairs, 0.0)
-        self.valid_nll += float(nll)
-        self.valid_tokens += tokens
         limits = greedy_limits(pairs.source_lengths, ratio=3.0)
         ids = self.model.greedy(pairs.source, pairs.source_lengths, limits)
-        for row, text in zip(rows, self.tokenizer.decode(ids), strict=True):
-            self.hypotheses[row] = text
+        texts = dict(zip(rows, self.tokenizer.decode(ids), strict=True))
+        self.validation += Validation(float(nll), tokens, texts)
 
     def on_validation_epoch_end(self) -> None:
-        loss = self.valid_nll / self.valid_tokens
-        bleu = sacrebleu.corpus_bleu(self.hypotheses, [self.references], force=True).score
+        whole = self._of_all_processes(self.validation)
+        loss = whole.nll / whole.tokens
+        hypotheses = [whole.texts[row] for row in range(len(self.references))]
+        bleu = sacrebleu.corpus_bleu(hypotheses, [self.references], force=True).score
         self.log("val/loss", loss)
         self.log("val/perplexity", math.exp(min(loss, 700.0)))
         self.log("val/bleu", bleu, prog_bar=True)
-        self.valid_nll, self.valid_tokens = 0.0, 0
+        self.validation = Validation.empty()
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -154,6 +186,12 @@ class TranslationModule(pl.LightningModule):
             output.features[real], layer.weight, layer.bias, labels, smoothing
         )
         return loss, nll, len(labels)
+
+    def _of_all_processes(self, own: Validation) -> Validation:
+        parts = [own] * self.share.of
+        if len(parts) > 1:
+            torch.distributed.all_gather_object(parts, own)
+        return sum(parts, Validation.empty())
 
     def _rate(self, step: int) -> float:
         """The learning rate of an update as a fraction of its peak."""
@@ -210,9 +248,11 @@ class History(pl.Callback):
     ) -> None:
         nll = float(outputs["nll"])
         if not math.isfinite(nll):
+            best = Path(trainer.default_root_dir, "best.ckpt")
+            kept = f"; the best model so far stays in {best}" if best.exists() else ""
             raise UserError(
                 f"the loss became {nll} at update {trainer.global_step}: lower "
-                "train.learning_rate or train.gradient_clip"
+                f"train.learning_rate or train.gradient_clip{kept}"
             )
         self._nll += nll
         self._tokens += outputs["tokens"]
@@ -234,7 +274,7 @@ class History(pl.Callback):
         self.seconds.append(self._elapsed + time.perf_counter() - self._since)
         self._nll, self._tokens, self._elapsed = 0.0, 0, 0.0
         self._since = time.perf_counter()
-        if not sys.stderr.isatty():
+        if trainer.is_global_zero and not sys.stderr.isatty():
             self._print()
 
     def _print(self) -> None:
@@ -263,8 +303,11 @@ class ResumePoint(pl.Callback):
         batch_idx: int,
     ) -> None:
         # Never after the last batch: the epoch's validation is still to come, and is not made up.
+        if batch_idx + 1 == trainer.num_training_batches:
+            return
         due = time.monotonic() - self._saved >= self.seconds or trainer.received_sigterm
-        if due and batch_idx + 1 < trainer.num_training_batches:
+        # All processes save together.
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -69,7 +69,10 @@ def application(
         # No other site's page can send this type: a browser would have to ask first.
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             return _refuse(415, "Send JSON, as content type application/json.")
-        body = await _body(request)
+        try:
+            body = await _body(request)
+        except ClientDisconnect:  # in the middle of its question
+            return Response(status_code=204)
         if body is None:
             return _refuse(413, f"A question has at most {MAX_BODY} bytes.")
         try:

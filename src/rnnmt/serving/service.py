@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -17,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from rnnmt.errors import UserError
 from rnnmt.search.answers import Search, answer
@@ -25,6 +27,7 @@ from rnnmt.serving.batching import Batcher, Busy, Model, Stopped
 Message = MutableMapping[str, Any]
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,18 @@ class Service:
                 print(f"serving {model.name}", flush=True)
 
     def _load(self, current: str | None) -> Model | None:
-        model = self.source.load(current)
-        if model:
-            # The first translation prepares the decoder: no client is to wait for that.
-            model.translator.beam(["a"], model.search.beam, 1, model.search.length_penalty)
+        try:
+            model = self.source.load(current)
+            if model:
+                # The first translation prepares the decoder: no client is to wait for that.
+                search = model.search
+                [[first]] = model.translator.beam(["a"], search.beam, 1, search.length_penalty)
+        except UserError:
+            raise
+        except Exception as error:  # whatever it is, the next look at the source may find better
+            raise UserError(f"the model cannot be loaded: {error!r}") from None
+        if model and not math.isfinite(first.hypothesis.log_prob):
+            raise UserError(f"{model.name}: translates nothing: its weights are not all finite")
         return model
 
     async def translate(self, sentences: list[str], asked: dict[str, Any]) -> Response:
@@ -156,6 +167,8 @@ class Service:
         shared = search.model_copy(update={"alignments": False})
         try:
             found = await batcher.translate(sentences, model, shared, self.limits.seconds)
+            answers = [answer(translations, search) for translations in found]
+            response = JSONResponse({"model": model.name, "translations": answers})
         except Busy:
             return _refusal(429, "too many sentences wait", retry=1)
         except Stopped:
@@ -166,18 +179,22 @@ class Service:
             print(f"rnnmt: warning: a translation failed: {error!r}", file=sys.stderr, flush=True)
             return _refusal(500, "the translation failed; the service's log says why")
         self.metrics.sentences.inc(len(sentences))
-        answers = [answer(translations, search) for translations in found]
-        return JSONResponse({"model": model.name, "translations": answers})
+        return response
 
 
-def serve(source: Source, limits: Limits, host: str, port: int) -> None:
+def serve(source: Source, limits: Limits, host: str, port: int, allow: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT; requests that have come are answered first.
 
-    Raises UserError where the model cannot be loaded or the address cannot be used.
+    On a loopback address, or where `allow` names some, requests must name an allowed host. Raises
+    UserError where the model cannot be loaded or the address cannot be used.
     """
     service = Service(source, limits)
+    # A foreign site whose name comes to mean this machine (DNS rebinding) has its own name in the
+    # Host header. On other addresses only who runs it knows by which names it is reached.
+    local = host in LOCAL or host == "::1"
+    hosts = (*LOCAL, *allow) if local else (*LOCAL, host, *allow) if allow else ("*",)
     config = uvicorn.Config(
-        service.app,
+        TrustedHostMiddleware(service.app, hosts, www_redirect=False),
         host=host,
         port=port,
         access_log=False,
@@ -202,7 +219,10 @@ def serve(source: Source, limits: Limits, host: str, port: int) -> None:
 
 
 class _Allowed:
-    """ASGI: refuse bodies of more than `limit` bytes, before anything reads them as JSON."""
+    """ASGI: refuse bodies of more than `limit` bytes, before anything reads them as JSON.
+
+    Of a client that does not wait for its answer, the sentences shall not wait either.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]], limit: int) -> None:
         self.app, self.limit = app, limit
@@ -233,7 +253,19 @@ class _Allowed:
         async def again() -> Message:
             return unread.pop() if unread else await receive()
 
-        await self.app(scope, again, send)
+        async def gone() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        answering = asyncio.ensure_future(self.app(scope, again, send))
+        leaving = asyncio.ensure_future(gone())
+        try:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
+        finally:
+            answering.cancel()
+            leaving.cancel()
 
 
 def _refusal(status: int, detail: str, retry: int | None = None) -> Response:
@@ -275,7 +307,7 @@ def _request(limits: Limits) -> type[BaseModel]:
     alignments = Field(False, description=fields["alignments"].description)
     return create_model(
         "Request",
-        __config__=ConfigDict(extra="forbid", allow_inf_nan=False),
+        __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
         sentences=(
             Annotated[list[sentence], Field(min_length=1, max_length=limits.sentences)],
             ...,
@@ -293,6 +325,7 @@ def _application(service: Service) -> FastAPI:
     app.add_middleware(_Allowed, limit=service.limits.bytes)
     schema = _request(service.limits)
     refusals: dict[int | str, dict[str, Any]] = {
+        400: {"model": Refusal, "description": "Not JSON that can be read"},
         413: {"model": Refusal, "description": "More bytes than a request may have"},
         422: {"model": Refusal, "description": "Not as described here, or beyond the limits"},
         429: {"model": Refusal, "description": "Too many sentences wait; try again"},

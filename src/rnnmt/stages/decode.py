@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnmt import params
-from rnnmt.errors import run_stage
+from rnnmt.errors import peak_memory_mb, run_stage
 from rnnmt.search.settings import DecodeSettings
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def main() -> None:
         "length_penalty": penalties[0],
         "threads": params.threads(),
         "splits": times,
+        "memory_mb": peak_memory_mb(),
     }
     (partial / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
     shutil.rmtree(final, ignore_errors=True)

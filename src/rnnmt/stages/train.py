@@ -3,6 +3,9 @@
     python -m rnnmt.stages.train VARIANT SEED
 
 Interrupted, it goes on where it was when it is started again, to the same bytes.
+
+With `train.processes` above 1 it starts the others itself; with `train.nodes` above 1, torchrun or
+srun starts it on every node, and the nodes share the folder `work`. The first process alone writes.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import csv
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,13 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnmt import params
-from rnnmt.errors import UserError, run_stage
+from rnnmt.errors import UserError, peak_memory_mb, run_stage
 from rnnmt.model.settings import ModelSettings, TrainSettings, variant
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import Logger
 
+    from rnnmt.dataset.batch import Share
     from rnnmt.model.seq2seq import Seq2Seq
     from rnnmt.model.training import History
 
@@ -39,8 +44,9 @@ def main() -> None:
     description = _describe(arguments, model_settings, train_settings, tokens)
     # <variant>-<seed>-<fingerprint>: other settings, data or code never resume this training.
     work = Path("work", f"{arguments.variant}-{arguments.seed}-{description['fingerprint'][:12]}")
-    with _lock(work):
-        _train(description, model_settings, train_settings, tokens, work)
+    share = _share(train_settings)
+    with _lock(work) if share.rank == 0 else contextlib.redirect_stdout(None):
+        _train(description, model_settings, train_settings, tokens, work, share)
 
 
 def _parse() -> argparse.Namespace:
@@ -48,6 +54,29 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("variant", help="an entry of `variants` in params.yaml")
     parser.add_argument("seed", type=int, help="of weights, batches and dropout")
     return parser.parse_args()
+
+
+def _share(settings: TrainSettings) -> Share:
+    """Which of the processes this is, as torchrun, SLURM or Lightning has numbered them."""
+    from rnnmt.dataset.batch import Share
+
+    processes = settings.processes * settings.nodes
+    started, rank = os.environ.get("WORLD_SIZE"), os.environ.get("LOCAL_RANK", "0")
+    if settings.nodes > 1 and "SLURM_PROCID" in os.environ:
+        started, rank = os.environ.get("SLURM_NTASKS"), os.environ["SLURM_PROCID"]
+    elif "RANK" in os.environ:
+        rank = os.environ["RANK"]
+    elif settings.nodes > 1:
+        raise UserError(
+            f"train.nodes is {settings.nodes}: start this stage on each node, with `torchrun "
+            f"--nnodes {settings.nodes} --nproc-per-node {settings.processes} ...` or with srun"
+        )
+    if started not in (None, str(processes)):
+        raise UserError(
+            f"{started} processes were started, but train.processes x train.nodes is {processes}: "
+            "the two have to agree"
+        )
+    return Share(int(rank), processes)
 
 
 def _describe(
@@ -107,6 +136,7 @@ def _train(
     settings: TrainSettings,
     tokens: Path,
     work: Path,
+    share: Share,
 ) -> None:
     import pytorch_lightning as pl
     import torch
@@ -135,6 +165,7 @@ def _train(
         settings.batch_tokens,
         description["seed"],
         Sampling(BpeDropout(source, rate), BpeDropout(target, rate)) if rate else None,
+        share,
     )
     module = TranslationModule(
         Seq2Seq(model_settings, Vocabularies(**description["vocabularies"])),
@@ -144,12 +175,16 @@ def _train(
         seed=description["seed"],
         tokenizer=target,
         references=(tokens / "valid.target.txt").read_text().split("\n")[:-1],
+        share=share,
     )
     last = work / "last.ckpt"
     resume = last if last.exists() else None
-    logger, history = training_logger(description, resume is not None), History()
+    history, logger = History(), None
+    callbacks: list[pl.Callback] = [history]
+    if share.rank == 0:
+        logger = training_logger(description, resume is not None)
+        callbacks.append(LogEpochs(history, logger))
     resume_point = ResumePoint(last, settings.checkpoint_seconds)
-    callbacks = [history, LogEpochs(history, logger)]
     if settings.weight_average:
         callbacks.append(averaging(settings.weight_average))
     callbacks.append(resume_point)  # last, when the others have done what belongs to an update
@@ -157,13 +192,15 @@ def _train(
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise SystemExit(1)
+    if share.rank:
+        return
     module.load_state_dict(torch.load(work / "best.ckpt", weights_only=True)["state_dict"])
     _write(description, module.model, history, tokens, precision)
     shutil.rmtree(work)
 
 
 def _trainer(
-    settings: TrainSettings, work: Path, callbacks: list[Any], logger: Logger
+    settings: TrainSettings, work: Path, callbacks: list[pl.Callback], logger: Logger | None
 ) -> pl.Trainer:
     import logging
     import warnings
@@ -173,9 +210,12 @@ def _trainer(
 
     from rnnmt.model.training import LOG_STEPS
 
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # The loader is a plain iterable without workers, on purpose: a batch is made in a millisecond.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # What is logged of a validation is already that of all processes.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     mode = {"val/bleu": "max", "val/loss": "min"}[settings.monitor]
@@ -193,14 +233,16 @@ def _trainer(
     stop = EarlyStopping(settings.monitor, mode=mode, patience=settings.patience)
     return pl.Trainer(
         accelerator="cpu",
-        devices=1,
+        devices=settings.processes,
+        num_nodes=settings.nodes,
+        strategy="ddp" if settings.processes * settings.nodes > 1 else "auto",
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip,
         deterministic=True,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         callbacks=[best, stop, *callbacks],
-        logger=logger,
+        logger=logger or False,
         log_every_n_steps=LOG_STEPS,
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
@@ -233,7 +275,9 @@ def _write(
         "best_epoch": best["epoch"],
         "best": {name: best[name] for name in ("val/loss", "val/perplexity", "val/bleu")},
         "threads": description["threads"],
+        "processes": description["train"]["processes"] * description["train"]["nodes"],
         "precision": precision,
+        "memory_mb": peak_memory_mb(),
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
 

@@ -181,6 +181,7 @@ def _training_results(summary: dict[str, Any]) -> dict[str, float]:
         "model/parameters": summary["parameters"],
         "time/train_s": summary["seconds"],
         "time/train_tokens_per_s": summary["target_tokens_per_second"],
+        "memory/train_mb": summary["memory_mb"],
     }
 
 

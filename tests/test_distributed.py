@@ -1,0 +1,186 @@
+"""One model trained by several processes, on one node and on two: the training of a single one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clones import Clone, fails, run
+from rnnmt.dataset.batch import BatchLoader, Share
+from rnnmt.dataset.tokenizer import PAD
+from servers import free_port
+from test_batch import PAIRS, make_store
+
+TRAIN = (sys.executable, "-m", "rnnmt.stages.train")
+# Everything that draws random numbers, or that is kept beside the weights.
+NOISY = {
+    "dropout": 0.2,
+    "word_dropout": 0.1,
+    "bpe_dropout": 0.1,
+    "weight_average": 0.9,
+    "processes": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """With tokens, and models that one and two processes have trained."""
+    made = Clone(tmp_path_factory.mktemp("distributed"))
+    values = made.settings()
+    values["model"]["dropout"] = 0.0
+    values["train"] |= {"max_epochs": 2, "checkpoint_seconds": 0.3}
+    values["variants"] = {
+        "one": {},
+        "two": {"processes": 2},
+        "noisy": NOISY,
+        "nodes": {**NOISY, "processes": 1, "nodes": 2},
+        "crowd": {"processes": 31},  # of 30 validation sentences
+    }
+    made.write(values)
+    for stage in ("download", "tokenize"):
+        run(sys.executable, "-m", f"rnnmt.stages.{stage}", cwd=made.folder, env=made.environment)
+    for variant in ("one", "two", "noisy"):
+        train(made, variant)
+    return made
+
+
+def train(made: Clone, variant: str) -> None:
+    printed = run(*TRAIN, variant, "1", cwd=made.folder, env=made.environment)
+    assert printed.count("epoch   1  ") == 1  # one process speaks
+
+
+def weights(made: Clone, variant: str) -> dict[str, torch.Tensor]:
+    file = made.folder / "models" / "small" / f"{variant}-1" / "weights.pt"
+    loaded: dict[str, torch.Tensor] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def history(made: Clone, variant: str) -> np.ndarray:
+    file = made.folder / "models" / "small" / f"{variant}-1" / "history.csv"
+    return np.loadtxt(file, delimiter=",", skiprows=1)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(PAIRS, st.integers(1, 60), st.integers(1, 5))
+def test_the_shares_of_a_batch_are_the_whole_of_it(
+    pairs: list[Any], tokens: int, processes: int
+) -> None:
+    store = make_store(pairs)
+    whole = list(BatchLoader(store, tokens, seed=1))
+    shares = [
+        list(BatchLoader(store, tokens, seed=1, share=Share(rank, processes)))
+        for rank in range(processes)
+    ]
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        wanted = sorted(ids[ids != PAD].tolist() for ids in batch.labels)
+        found = [ids[ids != PAD].tolist() for part in parts for ids in part.labels]
+        assert sorted(ids for ids in found if ids) == wanted
+        assert all(len(part.labels) for part in parts)  # a process always has work
+
+
+def test_two_processes_train_what_one_does(clone: Clone) -> None:
+    np.testing.assert_allclose(history(clone, "two"), history(clone, "one"), rtol=1e-4)
+    single, both = weights(clone, "one"), weights(clone, "two")
+    for name, weight in single.items():
+        torch.testing.assert_close(both[name], weight, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.long
+def test_two_nodes_train_what_two_processes_do(clone: Clone) -> None:
+    port = free_port()
+    nodes = [
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
+                "--nproc-per-node", "1", "--node-rank", str(rank), "--master-addr", "127.0.0.1",
+                "--master-port", str(port), "-m", "rnnmt.stages.train", "nodes", "1",
+            ],
+            cwd=clone.folder,
+            env=clone.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    printed = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], printed
+    np.testing.assert_allclose(history(clone, "nodes"), history(clone, "noisy"), rtol=1e-6)
+    for name, weight in weights(clone, "noisy").items():
+        torch.testing.assert_close(weights(clone, "nodes")[name], weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.long
+def test_killed_they_go_on_to_the_same_bytes(clone: Clone, tmp_path: Path) -> None:
+    """Once all of them, once the second process alone, whose end is the first one's."""
+    wanted = clone.folder / "models" / "small" / "noisy-1"
+    other = clone.copy(tmp_path / "other")
+    model = other.folder / "models" / "small" / "noisy-1"
+    for file in model.iterdir():
+        file.unlink()
+    for victim in ("all", "second"):
+        process = other.start(*TRAIN, "noisy", "1")
+        before = {file: file.stat().st_mtime_ns for file in other.folder.glob("work/*/last.ckpt")}
+        while process.poll() is None and not any(
+            file.stat().st_mtime_ns != before.get(file)
+            for file in other.folder.glob("work/*/last.ckpt")
+        ):
+            time.sleep(0.01)
+        assert process.poll() is None
+        if victim == "all":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            os.kill(second(process), signal.SIGKILL)
+        assert process.wait(60)
+    train(other, "noisy")
+    for name in ("weights.pt", "settings.json", "history.csv"):
+        assert (model / name).read_bytes() == (wanted / name).read_bytes()
+
+
+def second(process: subprocess.Popen[str]) -> int:
+    """The process that trains beside the first one."""
+    import psutil
+
+    [child] = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if "rnnmt.stages.train" in " ".join(child.cmdline())
+    ]
+    return int(child.pid)
+
+
+def test_one_run_in_mlflow_has_every_epoch_once(clone: Clone) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{clone.folder / 'mlflow.db'}")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    runs = client.search_runs(experiments, "attributes.run_name = 'two-1'")
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    epochs = client.get_metric_history(runs[0].info.run_id, "epoch")
+    assert [metric.value for metric in epochs] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("variant", "environment", "message"),
+    [
+        ("nodes", {}, "start this stage on each node"),
+        ("two", {"RANK": "0", "WORLD_SIZE": "3"}, "3 processes were started"),
+        ("crowd", {"RANK": "0", "WORLD_SIZE": "31"}, "more than the 30 validation sentences"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    clone: Clone, variant: str, environment: dict[str, str], message: str
+) -> None:
+    said = fails(*TRAIN, variant, "1", cwd=clone.folder, env=clone.environment | environment)
+    assert message in said
