@@ -24,7 +24,7 @@ from rnnmt.corpora.clean import CleaningSettings
 from rnnmt.dataset.tokenizer import TokenizerSettings
 from rnnmt.errors import UserError, run_main
 from rnnmt.insight.settings import AnalyzeSettings, MemorySettings
-from rnnmt.model.settings import ModelSettings, TrainSettings, variant
+from rnnmt.model.settings import ModelSettings, TrainSettings, cores, variant
 from rnnmt.params import Settings
 from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings
 from rnnmt.search.settings import DecodeSettings
@@ -208,6 +208,13 @@ def test_a_variant_overrides_model_and_train(use: Callable[..., Path]) -> None:
     assert params.variants() == ["x", "y", "z"]
 
 
+def test_a_variant_takes_threads_times_processes(use: Callable[..., Path]) -> None:
+    use()
+    assert cores() == 2
+    use("  x: {cell: gru}", "  x: {processes: 3}")
+    assert cores() == 6
+
+
 def test_an_unknown_variant_is_told_which_there_are(use: Callable[..., Path]) -> None:
     use()
     message = message_of(lambda: variant("w"))
@@ -313,6 +320,8 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "train.gradient_clip": ([1e-9], [0.0]),
     "train.weight_decay": ([0.0, 1.0], [-0.01, 1.01]),
     "train.weight_average": ([0.0, 0.99], [-0.01, 1.0]),
+    "train.processes": ([1, 1024], [0, 1025]),
+    "train.nodes": ([1, 1024], [0, 1025]),
     "train.checkpoint_seconds": ([0.1], [0.0]),
     "decode.beam": ([1, 1000], [0, 1001]),
     "decode.nbest": ([1, 1000], [0, 1001]),
