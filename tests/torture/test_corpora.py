@@ -9,10 +9,13 @@ import bz2
 import gzip
 import io
 import json
+import lzma
 import random
 import re
 import shutil
 import signal
+import struct
+import tarfile
 import warnings
 import zipfile
 from collections import Counter
@@ -26,7 +29,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from rnnmt.corpora import files
+from rnnmt.corpora import files, opus
 from rnnmt.corpora.clean import KEPT, CleaningSettings, judge, normalise
 from rnnmt.corpora.split import FURTHER
 from rnnmt.dataset.store import open_split
@@ -41,7 +44,7 @@ SIDES = ("source", "target")
 # What other programs take for the end of a line, as the download stage's documentation says.
 BREAKS = "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 InFolder = Callable[[int], AbstractContextManager[random.Random]]
-INFLATED = 300_000  # for rnnmt.corpora.files.INFLATED: bombs of a few MB are traps then
+INFLATED = 1_500_000  # for rnnmt.corpora.files.INFLATED: bombs of a few MB are traps then
 
 WORDS = [
     "the", "cat", "eats", "été", "L\u2019e\u0301te\u0301", "Straße", "ﬁ", "İstanbul", "ΑΒΓ",
@@ -365,7 +368,7 @@ def trial_in_folder(
         folder = tmp_path / str(number)
         folder.mkdir()
         monkeypatch.chdir(folder)
-        with limited(30):
+        with limited(20):
             yield random.Random(number)
         monkeypatch.chdir(tmp_path)
         shutil.rmtree(folder)
@@ -434,7 +437,7 @@ def check_download(trial: Trial) -> str:
     return "downloads"
 
 
-def message_of(stage: Callable[[], None]) -> str:
+def message_of(stage: Callable[[], object]) -> str:
     """What a stage says to the user, or nothing where it went well; any other error fails."""
     try:
         stage()
@@ -505,7 +508,7 @@ def check_tokens(out: Path, cleaning: CleaningSettings, spelled: bool) -> None:
                 assert written == "".join(f"{text}\n" for text in texts)
 
 
-@pytest.mark.trials(25, 3000)
+@pytest.mark.trials(20, 1500)
 def test_files_of_any_content(
     trials: range, tally: Counter[str], trial_in_folder: InFolder
 ) -> None:
@@ -520,3 +523,170 @@ def test_files_of_any_content(
                     tally[check_tokenize(dice, trial.settings)] += 1
             except Exception as error:
                 raise AssertionError(f"trial {number}\n  {trial.what}") from error
+
+
+# ---------------------------------------------------------------- archives
+
+ARCHIVES = ["zip", "tar", "tar.gz", "tar.xz", "tar.bz2"]
+TAR_KINDS = b"0125LKxgSX"
+PAX_KEYS = ["size", "GNU.sparse.map", "GNU.sparse.major", "hdrcharset", "path", ""]
+SIZES = [-512, -1024, -1, 0, 9, 30, 1 << 40, 1 << 62, 1 << 63, 1 << 80]
+DAMAGES = ["cut", "bytes", "fields", "numbers", "twice", "before", "after", "empty"]
+
+
+def make_archive(
+    dice: random.Random, kind: str, members: list[tuple[str, bytes]], odd: bool
+) -> bytes:
+    """The members among others that try to get out of the folder, or to lead there."""
+    hostile = ["../evil", "/tmp/rnnmt-evil", "a/../../evil", "\x1b[31m", "é" * 40, "README", "a/"]
+    all_members = members + [(name, b"evil\n") for name in dice.sample(hostile, 3)]
+    dice.shuffle(all_members)
+    if kind == "zip":
+        return zipped(all_members)
+    buffer = io.BytesIO()
+    form = dice.choice([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    with tarfile.open(fileobj=buffer, mode="w:", format=form) as archive:
+        for name, content in all_members:
+            if dice.random() < 0.3:
+                other = tarfile.TarInfo(dice.choice([name, "other"]))
+                other.type = dice.choice([tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+                other.linkname = dice.choice(["/etc/passwd", "../../evil", name])
+                archive.addfile(other)
+            if odd and dice.random() < 0.4:
+                archive.offset += buffer.write(
+                    odd_header(
+                        dice.choice(TAR_KINDS),
+                        dice.choice(SIZES),
+                        dice.choice(PAX_KEYS),
+                        dice.choice(SIZES),
+                    )
+                )
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    packers = {"tar.gz": gzip.compress, "tar.xz": lzma.compress, "tar.bz2": bz2.compress}
+    return packers.get(kind, bytes)(buffer.getvalue())
+
+
+def odd_header(kind: int, size: int, key: str = "size", value: object = 0) -> bytes:
+    """What tells tar of a member, with a right sum and wrong numbers."""
+    header = bytearray(tarfile.TarInfo("odd").tobuf())
+    header[124:136] = (size % (1 << 96) | (1 << 95)).to_bytes(12, "big")
+    record = b""
+    if kind in b"xg":
+        record = f"{size} {key}={value}\n".encode()
+        header[124:136] = b"%011o\0" % len(record)
+    header[156:157] = bytes([kind])
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + record + bytes(-len(record) % 512)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", TAR_KINDS, ids=chr)
+def test_a_tar_with_a_wrong_number_comes_to_an_end(tmp_path: Path, kind: int, size: int) -> None:
+    member = make_archive(random.Random(0), "tar", [("a.txt", b"a\n")], False)
+    (tmp_path / "a.tar").write_bytes(odd_header(ord("0"), 0) + odd_header(kind, size) + member)
+    with limited(20):
+        found = message_of(lambda: list(files.Text(tmp_path / "a.tar", "a.txt").lines()))
+    assert "a.tar" in found or not found
+
+
+def damage_archive(dice: random.Random, kind: str, how: str, content: bytes) -> bytes:
+    damaged = bytearray(content)
+    match how:
+        case "cut":
+            del damaged[dice.randrange(len(damaged)) :]
+        case "bytes":
+            for _ in range(dice.choice([1, 5, 50])):
+                damaged[dice.randrange(len(damaged))] = dice.randrange(256)
+        case "fields":  # of the headers: sizes, offsets, methods, flags
+            marks = [b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"ustar"]
+            places = [m.start() for mark in marks for m in re.finditer(re.escape(mark), content)]
+            for place in dice.sample(places, min(len(places), 3)):
+                start = max(0, place + dice.randrange(-160, 50))
+                value = dice.choice([b"\xff" * 8, b"\0" * 8, b"\x80" + b"\xff" * 7, b"77777777"])
+                damaged[start : start + len(value)] = value
+        case "numbers" if kind == "zip":  # of 64 bits, far outside
+            return zip_with_far_member(content, dice.choice([1 << 63, (1 << 64) - 1, 1 << 62]))
+        case "twice":
+            damaged += content
+        case "before":
+            damaged[:0] = bytes(dice.randrange(1, 999))
+        case "after":
+            damaged += bytes(dice.randrange(1, 999))
+        case "empty":
+            damaged.clear()
+    return bytes(damaged)
+
+
+def zip_with_far_member(content: bytes, offset: int) -> bytes:
+    """The archive whose first member is said to begin at an offset that 32 bits cannot hold."""
+    at = content.index(b"PK\x01\x02")
+    name, extra = struct.unpack("<HH", content[at + 28 : at + 32])
+    far = struct.pack("<HHQ", 1, 8, offset)
+    header = bytearray(content[at : at + 46 + name])
+    header[30:32] = struct.pack("<H", extra + len(far))
+    header[42:46] = b"\xff" * 4
+    end = content.index(b"PK\x05\x06")
+    directory = bytes(header) + far + content[at + 46 + name : end]
+    tail = bytearray(content[end:])
+    tail[12:16] = struct.pack("<I", len(directory))
+    return content[:at] + directory + tail
+
+
+@pytest.mark.trials(20, 6000)
+def test_archives_of_any_content(
+    trials: range,
+    tally: Counter[str],
+    trial_in_folder: InFolder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in trials:
+        with trial_in_folder(number) as dice:
+            trial, exact = make_archived_trial(dice, monkeypatch)
+            write_params(trial.settings)
+            try:
+                if exact:
+                    tally[check_download(trial)] += 1
+                else:
+                    tally["clear errors" if message_of(download.main) else "read"] += 1
+            except Exception as error:
+                raise AssertionError(f"trial {number}: {trial.what}") from error
+            assert not Path("/tmp/rnnmt-evil").exists()
+            assert not list(Path("..").rglob("evil"))
+
+
+def make_archived_trial(dice: random.Random, monkeypatch: pytest.MonkeyPatch) -> tuple[Trial, bool]:
+    """An archive in the cache, and whether what is read must be what was written."""
+    kind, (content, pairs) = dice.choice(ARCHIVES), sentences(dice)
+    pairs = [(one.replace("\t", " "), other.replace("\t", " ")) for one, other in pairs]
+    tsv = dice.random() < 0.5
+    sides = [map("\t".join, pairs)] if tsv else list(zip(*pairs, strict=True)) or [[], []]
+    made = [read_back("".join(f"{line}\n" for line in side).encode(), []) for side in sides]
+    names = ["corpus/c.tsv"] if tsv else ["corpus/c.en", "corpus/c.fr"]
+    members = [(name, one.content) for name, one in zip(names, made, strict=True)]
+    how = dice.choice([*DAMAGES, *[""] * len(DAMAGES)])
+    packed = make_archive(dice, kind, members, how == "numbers")
+    if how:
+        packed = damage_archive(dice, kind, how, packed)
+    entry = opus.Entry("ID", "http://nowhere", kind, names, "tsv" if tsv else "txt", [1, 2], "")
+    monkeypatch.setattr(opus, "_look_up", lambda _: [entry])
+    Path("work/downloads/opus").mkdir(parents=True)
+    Path(f"work/downloads/opus/ID.{kind}").write_bytes(packed)
+    settings = {
+        "name": "mine", "source": "opus", "source_language": "en", "target_language": "fr",
+        "ids": ["ID"], "held_out": {"valid": 2, "test": 1}, "seed": 1,
+    }  # fmt: skip
+    if tsv:
+        expected = [tuple(line.split("\t")) for line in made[0].lines or []]
+    else:
+        expected = paired(*made) or []
+    trial = Trial(
+        settings,
+        {"train": expected} if expected else None,  # type: ignore[dict-item]
+        f"{kind}, {how or 'whole'}: {content}",
+        either=bool(how) or any(one.either for one in made),
+    )
+    # A tar has no sums of what is in it.
+    return trial, kind == "zip" or not how
