@@ -335,7 +335,10 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "promote.margin": ([0.0], [-0.1]),
     "promote.max_slowdown": ([1.0], [0.99]),
     "analyze.sentences": ([1], [0]),
-    "analyze.beams": ([[1, 2], [1, 5, 1000]], [[1], [1, 1001], [2, 3], [1, 1, 2], [1, 3, 2]]),
+    "analyze.beams": (
+        [[1, 2], [1, 5, 1000]],
+        [[1], [1, 1001], [1, 2, 1001], [2, 3], [1, 1, 2], [1, 3, 2]],
+    ),
     "analyze.examples": ([1, 100], [0, 101]),
     "memory.lags": ([[2], [3, 4]], [[], [1], [2, 2], [4, 3]]),
     "memory.parameters": ([100, 10_000_000], [99, 10_000_001]),
@@ -440,6 +443,12 @@ def test_torch_uses_so_many_threads(
     assert asked == set_to
     assert os.environ["GOMP_SPINCOUNT"] == "7"
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "128"
+
+
+def test_what_is_not_in_the_file_has_no_line(use: Callable[..., Path]) -> None:
+    use()
+    message = message_of(lambda: params.check_keys({"nowhere": 1}, ["b", "a"], ()))
+    assert message == "params.yaml: nowhere: unknown key; known are: a, b"
 
 
 def test_a_missing_section_is_named(use: Callable[..., Path]) -> None:

@@ -492,6 +492,28 @@ def test_a_hopeless_hypothesis_still_keeps_worse_ones_out() -> None:
     assert search_steps(steps, 6, beam=3) == [(2, 2, 2)]
 
 
+@pytest.mark.parametrize("better", [False, True])
+def test_it_goes_on_for_a_win_in_the_last_digits(better: bool) -> None:
+    """-1 / 2 against -0.5; `better` by a part in two million, as float32 can hold."""
+    second = -1.0 + (5e-7 if better else -5e-7)
+    steps = {(): {END: -0.5, 2: second}, (2,): {END: 0.0}}
+    assert search_steps(steps, 2, beam=2, length_penalty=1.0) == [(2,) if better else ()]
+
+
+def test_it_stops_where_the_next_step_would_cost_too_much() -> None:
+    """With a penalty below 0 every step costs: -1.1 * 1 would win, its next step cannot."""
+    asked: list[int] = []
+
+    class Counted(dict[Prefix, dict[int, float]]):
+        def get(self, key: Prefix, default: Any = None) -> Any:
+            asked.append(len(key))
+            return super().get(key, default)
+
+    steps = Counted({(): {END: -1.5, 2: -1.1}})
+    assert search_steps(steps, 9, beam=2, length_penalty=-1.0) == [()]
+    assert asked == [0]
+
+
 @pytest.mark.parametrize("penalty", [-1.5, 0.0, 0.7, 2.0])
 def test_score_is_log_prob_over_a_power_of_the_length(penalty: float) -> None:
     for length in (1, 2, 17):
