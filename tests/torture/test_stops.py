@@ -78,15 +78,16 @@ class Trial:
         self.chance = random.Random(number)
         lock = undisturbed.folder / "dvc.lock"
         self.outputs = {stage: [out] for stage, out in QUICK.items()}
-        if with_dvc := lock.exists():
+        if lock.exists():
             stages = YAML(typ="safe").load(lock.read_text())["stages"]
             self.outputs = {name: [o["path"] for o in s["outs"]] for name, s in stages.items()}
         self.stage = self.chance.choice(sorted(self.outputs))
+        with_dvc = lock.exists() and self.chance.random() < 0.5
         self.command = ("dvc", "repro", self.stage) if with_dvc else command_of(self.stage)
         self.seconds = SECONDS[self.stage.partition("@")[0]] + with_dvc * DVC_SECONDS
         self.clone = undisturbed.copy(folder / str(number))
         outputs = "/".join(Path(self.outputs[self.stage][0]).parts[:2])
-        self.places = [outputs, *(PLACES if with_dvc else PLACES[:1])]
+        self.places = [outputs, *(PLACES if lock.exists() else PLACES[:1])]
         self.log = folder / f"{number}.log"
         self.story = [f"trial {number}: {self.stage}"]
 
@@ -140,14 +141,16 @@ class Trial:
         now, wanted = self.clone.bytes(), self.undisturbed.bytes()
         different = sorted(f for f in now.keys() | wanted.keys() if now.get(f) != wanted.get(f))
         assert not different, f"{told}: {different}\n{self.log.read_text()}"
-        if self.command[0] == "dvc":
+        if (self.clone.folder / "mlflow.db").exists():
             self._dvc_and_mlflow_have_it_whole(told)
 
     def _dvc_and_mlflow_have_it_whole(self, told: str) -> None:
         for file in (self.clone.folder / ".dvc/cache/files/md5").glob("??/*"):
             name = (file.parent.name + file.name).removesuffix(".dir")
             assert hashlib.md5(file.read_bytes()).hexdigest() == name, f"{told}: {file}"
-        run("dvc", "status", "-q", self.stage, cwd=self.clone.folder, env=self.clone.environment)
+        if self.command[0] == "dvc":
+            status = ("dvc", "status", "-q", self.stage)
+            run(*status, cwd=self.clone.folder, env=self.clone.environment)
         for label, metrics in epochs_in_mlflow(self.clone).items():
             with open(self.clone.folder / f"models/small/{label}/history.csv") as file:
                 rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
