@@ -316,7 +316,8 @@ def test_little_memory(
 ) -> None:
     for number in trials:
         trial = Trial(number, undisturbed, tmp_path)
-        kind, megabytes = trial.chance.choice(["as", "data"]), int(10 ** trial.chance.uniform(1.5, 3.2))
+        kind = trial.chance.choice(["as", "data"])
+        megabytes = int(10 ** trial.chance.uniform(1.5, 3.2))
         trial.story.append(f"{megabytes} MB ({kind})")
         trial.forget()
         tally[trial.under("prlimit", f"--{kind}={megabytes << 20}")] += 1
