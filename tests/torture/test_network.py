@@ -104,7 +104,7 @@ def break_off(handler: BaseHTTPRequestHandler, world: World) -> None:
 
 def stall(handler: BaseHTTPRequestHandler, world: World) -> None:
     give(handler, world, stop=world.dice.randrange(len(world.file) + 1))
-    time.sleep(1)
+    time.sleep(3)
 
 
 def reset(handler: BaseHTTPRequestHandler, world: World) -> None:
@@ -137,9 +137,8 @@ def chunked(handler: BaseHTTPRequestHandler, world: World) -> None:
 def chunked_in_part(handler: BaseHTTPRequestHandler, world: World) -> None:
     headers(handler, 200, Transfer_Encoding="chunked", **world.tag)
     piece = world.file[: world.dice.randrange(len(world.file) + 1)]
-    missing, end = world.dice.choice(
-        [(5, b""), (0, b"\r\n"), (0, b"\r\nxyz\r\n"), (0, b"\r\n-5\r\n")]
-    )
+    ends = [(5, b""), (0, b"\r\n"), (0, b"\r\nxyz\r\n"), (0, b"\r\n-5\r\n")]
+    missing, end = world.dice.choice(ends if piece else ends[:1])  # a piece of nothing is the end
     handler.wfile.write(f"{len(piece) + missing:x}\r\n".encode() + piece + end)
 
 
@@ -205,21 +204,22 @@ def web_page(handler: BaseHTTPRequestHandler, world: World) -> None:
 def nowhere(handler: BaseHTTPRequestHandler, world: World) -> None:
     """Redirections that lead nowhere."""
     targets = [
-        handler.path, "file:///etc/passwd", "http://[::1", "http://", "ftp://127.0.0.1/x", "http:/x",
-        "http://127.0.0.1:9/x", "http://127.0.0.1:99999/", "http://.a/", f"http://{'a' * 99}/",
-        "\x7f\x80", "javascript:1", "http://user:pass@127.0.0.1:9/%zz%00",
+        handler.path, "file:///etc/passwd", "http://[::1", "http://", "ftp://127.0.0.1/x",
+        "http:/x", "http://127.0.0.1:9/x", "http://127.0.0.1:99999/", "http://.a/",
+        f"http://{'a' * 99}/", "\x7f\x80", "javascript:1", "http://user:pass@127.0.0.1:9/%zz%00",
     ]  # fmt: skip
     world.plan.insert(0, nowhere)  # where it does lead back
     headers(handler, 302, Location=world.dice.choice(targets), Content_Length="0")
 
 
 def rubbish(handler: BaseHTTPRequestHandler, world: World) -> None:
+    good = b"HTTP/1.1 200 OK\r\n"
     lines = [
-        b"", b"\0" * 999, b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"SSH-2.0-x\r\n", b"\r\n" * 9,
-        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 300 + b"\r\n", b"HTTP/1.1 200 OK\r\n: \r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 99_999 + b"\r\n\r\n", b"HTTP/9.9 -1 \r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nETag: a\r\n b\r\nContent-Length: 5\r\n\r\n123", b"HTTP/1.1 20",
-        b"HTTP/1.1 200 OK\r\nETag: \"\xe9\xff\"\r\nContent-Length: 5\r\n\r\n123",
+        b"", b"\0" * 999, b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"SSH-2.0-x\r\n",
+        b"\r\n" * 9, b"HTTP/9.9 -1 \r\n\r\n", b"HTTP/1.1 20", good + b"a: b\r\n" * 300 + b"\r\n",
+        good + b": \r\n\r\n", good + b"x: " + b"y" * 99_999 + b"\r\n\r\n",
+        good + b"ETag: a\r\n b\r\nContent-Length: 5\r\n\r\n123",
+        good + b'ETag: "\xe9\xff"\r\nContent-Length: 5\r\n\r\n123',
     ]  # fmt: skip
     handler.wfile.write(world.dice.choice(lines))
 
@@ -351,7 +351,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is waited for is short, all that counts as progress small."""
     monkeypatch.setattr(fetch, "BACKOFF", 0.001)
     monkeypatch.setattr(fetch, "LONGEST_WAIT", 0.02)
-    monkeypatch.setattr(fetch, "TIMEOUT", (2, 0.3))
+    monkeypatch.setattr(fetch, "TIMEOUT", (5, 1.0))
     monkeypatch.setattr(fetch, "CRAWL", 100)
     monkeypatch.setattr(fetch, "PROGRESS", 10_000)
 
