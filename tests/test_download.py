@@ -962,6 +962,22 @@ def test_a_mirror_url_is_asked_first(server: Server, monkeypatch: pytest.MonkeyP
     assert [path for path, _ in server.requests] == ["/mirror/folder/file.bin", "/path/file.bin"]
 
 
+def test_a_mirrors_password_is_never_printed(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fetch, "BACKOFF", 0.0)
+    monkeypatch.setenv("RNNMT_MIRROR", server.url.replace("//", "//me:secret@") + "/mirror")
+    server.answers = [status(503), serve()]
+    fetch.fetch(remote(server)).unlink()
+    server.answers = [status(404), status(404)]
+    with pytest.raises(UserError, match=r"mirror/folder/file\.bin: HTTP status 404") as caught:
+        fetch.fetch(remote(server))
+    said = capsys.readouterr()
+    assert "HTTP status 503" in said.err
+    assert "fetched" in said.out
+    assert "secret" not in said.out + said.err + str(caught.value)
+
+
 # ---------------------------------------------------------------- the catalogue
 
 

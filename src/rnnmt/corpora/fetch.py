@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 import requests
 import urllib3
 
+from rnnmt.addresses import shown
 from rnnmt.corpora.files import digest
 from rnnmt.errors import UserError
 
@@ -73,16 +74,17 @@ def fetch(remote: Remote) -> Path:
     part = file.with_name(file.name + ".part")
     problems: list[str] = []
     for origin in _origins(remote):
+        named = shown(str(origin))  # a mirror's address may hold a password
         if problems:
-            print(f"rnnmt: {problems[-1]}; trying {origin}", file=sys.stderr, flush=True)
+            print(f"rnnmt: {problems[-1]}; trying {named}", file=sys.stderr, flush=True)
         try:
             _obtain(origin, part, remote)
         except _UnavailableError as problem:
-            problems.append(str(problem))
+            problems.append(shown(str(problem)))
             continue
         os.replace(part, file)
         _source_of(part).unlink(missing_ok=True)
-        print(f"fetched {remote.folder}/{remote.name} from {origin}", flush=True)
+        print(f"fetched {remote.folder}/{remote.name} from {named}", flush=True)
         return file
     advice = remote.advice or "Check the connection, or set RNNMT_MIRROR to a folder or URL that"
     has = f" has it as {remote.folder}/{remote.name}, or put it at {file} yourself."
@@ -145,7 +147,8 @@ def _download(url: str, part: Path, remote: Remote) -> None:
                 raise _UnavailableError(f"{url}: {problem} ({failures} attempts)") from None
             wait = BACKOFF * 2 ** (failures - 1) if problem.after is None else problem.after
             wait = min(wait, LONGEST_WAIT)
-            print(f"rnnmt: {url}: {problem}; again in {wait:.0f} s", file=sys.stderr, flush=True)
+            told = shown(f"{url}: {problem}")
+            print(f"rnnmt: {told}; again in {wait:.0f} s", file=sys.stderr, flush=True)
             time.sleep(wait)
 
 
@@ -262,7 +265,7 @@ def _length(
 
 def _pump(raw: urllib3.BaseHTTPResponse, out: IO[bytes], size: int | None, of: Remote) -> None:
     # Undecoded: a server may call a .gz file gzip-encoded text, and its bytes are what is pinned.
-    shown = began = time.monotonic()
+    printed = began = time.monotonic()
     terminal = sys.stderr.isatty()
     before = out.tell()
     # Not `stream`, which waits until a whole piece is there, however slowly it comes.
@@ -274,8 +277,8 @@ def _pump(raw: urllib3.BaseHTTPResponse, out: IO[bytes], size: int | None, of: R
             began, before = time.monotonic(), out.tell()
         if size is not None and out.tell() > size:
             return  # more than there is: the check will say so
-        if terminal and time.monotonic() - shown > 0.2:
-            shown = time.monotonic()
+        if terminal and time.monotonic() - printed > 0.2:
+            printed = time.monotonic()
             share = f" of {size / 1e6:.1f}" if size else ""
             print(f"\r{of.name}: {out.tell() / 1e6:.1f}{share} MB ", end="", file=sys.stderr)
     if terminal:

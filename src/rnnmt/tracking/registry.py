@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnmt.addresses import shown
 from rnnmt.errors import UserError
 from rnnmt.scoring.gate import Evidence
 from rnnmt.tracking import runs, store
@@ -155,7 +156,7 @@ def referred(reference: str) -> Iterator[tuple[Registry, ModelVersion]]:
     with opened(name, read_only=True) as models:
         version = models.by_alias(alias) if alias else models.version(number)
         if version is None:
-            raise UserError(f"{reference}: no such model in {store.shown(store.tracking_uri())}")
+            raise UserError(f"{reference}: no such model in {shown(store.tracking_uri())}")
         yield models, version
 
 
@@ -176,7 +177,7 @@ def opened(name: str, read_only: bool = False) -> Iterator[Registry]:
         with store.impatient(60, 2), contextlib.nullcontext() if read_only else store.alone(uri):
             yield Registry(store.connect(uri), name)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        at, reason = store.shown(uri), store.reason(error)
+        at, reason = shown(uri), store.reason(error)
         raise UserError(f"cannot use MLflow at {at}: {reason}") from None
 
 

@@ -6,12 +6,13 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from rnnmt.addresses import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,11 +31,6 @@ def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else the database `mlflow.db` in the repository's root."""
     # Absolute: in a queued DVC experiment the current folder is a copy that will be deleted.
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
-
-
-def shown(uri: str) -> str:
-    """The URI without the password that it may hold."""
-    return re.sub(r"//[^/@\s]*@", "//", uri)
 
 
 def reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnmt import params
+from rnnmt.addresses import shown
 from rnnmt.errors import UserError, run_stage
 from rnnmt.tracking import runs, store
 
@@ -85,7 +86,7 @@ def sync(request_seconds: int = 30, retries: int = 1) -> None:
             if report is not None and experiments:
                 sync_report(client, experiments[0], report)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        at, reason = store.shown(uri), store.reason(error)
+        at, reason = shown(uri), store.reason(error)
         raise UserError(f"cannot use MLflow at {at}: {reason}") from None
 
 
@@ -114,8 +115,8 @@ def _sync_all(client: MlflowClient, found: Mapping[str, Outputs | None]) -> list
 
 def _where(uri: str, name: str, experiment: str = "") -> str:
     if uri.startswith("http"):
-        return f"MLflow experiment '{name}': {store.shown(uri)}/#/experiments/{experiment}"
-    return f"MLflow experiment '{name}' in {store.shown(uri)}; to look at it: make ui"
+        return f"MLflow experiment '{name}': {shown(uri)}/#/experiments/{experiment}"
+    return f"MLflow experiment '{name}' in {shown(uri)}; to look at it: make ui"
 
 
 @dataclass(frozen=True)
@@ -286,7 +287,7 @@ def sync_report(client: MlflowClient, experiment: str, report: Report) -> None:
         client.set_tag(run_id, "synced", digest)
         print(f"{SUMMARY}: {'completed' if found else 'created'}")
     others = [one for one in client.search_runs([experiment]) if "fingerprint" in one.data.tags]
-    base = store.shown(client.tracking_uri) if client.tracking_uri.startswith("http") else UI
+    base = shown(client.tracking_uri) if client.tracking_uri.startswith("http") else UI
     at = {
         str(one.info.run_name): f"{base}/#/experiments/{experiment}/runs/{one.info.run_id}"
         for one in reversed(others)  # the newest of a name comes first

@@ -14,6 +14,7 @@ from mlflow.entities import Metric
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.loggers.logger import Logger
 
+from rnnmt.addresses import shown
 from rnnmt.tracking import runs, store
 
 # Of what Lightning logs, the numbers of a batch. Those of an epoch come with `log_epoch`, just
@@ -133,7 +134,7 @@ class TrainingLogger(Logger):
     def _warn(self, error: Exception) -> None:
         if not self._warned:
             print(
-                f"rnnmt: warning: cannot log to MLflow at {store.shown(self._uri)}; training goes "
+                f"rnnmt: warning: cannot log to MLflow at {shown(self._uri)}; training goes "
                 f"on, `rnnmt sync` will add what is missing ({store.reason(error)})",
                 file=sys.stderr,
                 flush=True,
