@@ -236,7 +236,7 @@ def wrong_weights(folder: Path, dice: random.Random, proof: Path) -> str:  # noq
                 5,
                 {},
                 list(weights.values()),
-                {i: w for i, w in enumerate(weights.values())},
+                dict(enumerate(weights.values())),
                 one,
             ]
         )  # type: ignore[assignment]
