@@ -981,4 +981,4 @@ def test_what_a_service_may_be_asked() -> None:
                 Search(**{"beam": 100} | {name: value})
     with pytest.raises(ValueError, match=r"nbest \(4\) cannot exceed beam \(3\)"):
         Search(beam=3, nbest=4)
-    assert Search(beam=3, nbest=3).nbest == 3
+    assert Search.model_validate({"beam": 3, "nbest": 3}).nbest == 3
