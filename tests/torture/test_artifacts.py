@@ -29,7 +29,7 @@ from test_serve import models  # noqa: F401  (a fixture)
 FILES = ("settings.json", "weights.pt", "source.model", "target.model")
 BATCH = 200  # folders for one process
 SPARE = 1 << 30  # bytes that it may ask for beyond what it has when torch is there
-GROWN = 400 << 10  # kB that loading one folder may really take
+GROWN = 400  # MB that loading one folder may really take
 
 LOADS = f"""
 import json, resource, sys
@@ -93,7 +93,7 @@ def judge(
             where = f"trial {trial}: {what}: {said}"
             assert not said.startswith("FAULT"), where
             assert said == "translates" or str(folder / str(trial)) in said, where
-            assert grown << 10 < GROWN, f"{where}; {grown} MB"
+            assert grown < GROWN, f"{where}; {grown} MB"
             tally[said.partition(":")[0]] += 1
         for trial in batch:
             shutil.rmtree(folder / str(trial))
@@ -236,7 +236,7 @@ def wrong_weights(folder: Path, dice: random.Random, proof: Path) -> str:  # noq
                 5,
                 {},
                 list(weights.values()),
-                {i: w for i, w in enumerate(weights.values())},
+                dict(enumerate(weights.values())),
                 one,
             ]
         )  # type: ignore[assignment]
@@ -349,6 +349,7 @@ def elsewhere(folder: Path, dice: random.Random, proof: Path) -> str:
 HARMS = (evil_weights, wrong_weights, bomb, wrong_settings, wrong_tokenizer, elsewhere)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TorchScript
 @pytest.mark.trials(60, 3_000)
 def test_meant_to_harm(
     models: Path,  # noqa: F811
