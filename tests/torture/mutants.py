@@ -264,7 +264,7 @@ def run_pytest(files: tuple[str, ...], plugin: object, *options: str) -> int:
     settings.register_profile("mutants", derandomize=True, phases=phases, deadline=None)
     settings.load_profile("mutants")
     names = [f"tests/test_{name}.py" for name in files]
-    quiet = ["-q", "--timeout", "60", "-p", "no:cacheprovider", "-p", "no:warnings"]
+    quiet = ["-q", "--timeout", "1800", "-p", "no:cacheprovider", "-p", "no:warnings"]
     quiet += ["-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"]
     return int(pytest.main([*names, *quiet, *options], plugins=[plugin]))
 

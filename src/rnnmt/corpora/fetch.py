@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import requests
 import urllib3
@@ -29,6 +29,7 @@ ATTEMPTS = 5  # in a row without progress
 PROGRESS = 1_000_000  # bytes: with less, a server that always breaks off would take days
 BACKOFF = 1.0  # seconds before the second attempt, twice as many before each further one
 LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
+REDIRECTIONS = 20  # of one file
 PIECE = 1 << 16
 
 
@@ -110,6 +111,7 @@ def _obtain(origin: Path | str, part: Path, remote: Remote) -> None:
         origin.open("rb").close()
     except OSError as error:
         raise _UnavailableError(f"{origin}: {error.strerror}") from None
+    _discard(part)  # or what is copied, if only in part, would be continued as of the URL
     shutil.copyfile(origin, part)
     _check(part, remote, origin)
 
@@ -117,7 +119,7 @@ def _obtain(origin: Path | str, part: Path, remote: Remote) -> None:
 def _check(part: Path, remote: Remote, origin: Path | str) -> None:
     """Remove the file and raise _UnavailableError if it is not the right one."""
     with part.open("rb") as stream:
-        start = stream.read(200).lstrip().lower()
+        start = stream.read(200).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     size = part.stat().st_size
     if start.startswith((b"<!doctype html", b"<html")):
         problem = "a web page came instead of the file"
@@ -188,9 +190,9 @@ def _receive(url: str, part: Path, remote: Remote, start: int, validator: str) -
         headers["Range"] = f"bytes={start}-"
         if validator:
             headers["If-Range"] = validator
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+    with _get(url, headers) as response:
         _judge(response, url, part, remote)
-        total = _length(response, part, start, validator)
+        total = _length(response, part, remote, start, validator)
         if remote.size is not None and total not in (None, remote.size):
             _discard(part)
             raise _UnavailableError(
@@ -210,7 +212,24 @@ def _receive(url: str, part: Path, remote: Remote, start: int, validator: str) -
                     raise
     if expected is not None and _size(part) < expected:
         raise _InterruptedError(f"the connection ended after {_size(part):,} of {expected:,} bytes")
+    if start and expected is not None and _size(part) > expected:
+        _discard(part)
+        raise _InterruptedError(f"more came than the {expected:,} bytes that the server stated")
     return start
+
+
+def _get(url: str, headers: dict[str, str]) -> requests.Response:
+    """The answer where all redirections have led; requests would read their texts to the end."""
+    for _ in range(REDIRECTIONS):
+        response = requests.get(
+            url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False
+        )
+        target = requests.Session().get_redirect_target(response)
+        if target is None:
+            return response
+        response.close()
+        url = urljoin(response.url, target)
+    raise requests.TooManyRedirects(f"more than {REDIRECTIONS} redirections")
 
 
 def _judge(response: requests.Response, url: str, part: Path, remote: Remote) -> None:
@@ -224,16 +243,20 @@ def _judge(response: requests.Response, url: str, part: Path, remote: Remote) ->
         raise _UnavailableError(f"{url}: redirected to {response.url}, which anyone can change")
     if status not in (200, 206):
         raise _UnavailableError(f"{url}: HTTP status {status} {response.reason}")
-    if response.headers.get("Content-Type", "").startswith("text/html"):
+    if response.headers.get("Content-Type", "").lower().startswith("text/html"):
         raise _UnavailableError(f"{url}: a web page came instead of the file")
 
 
-def _length(response: requests.Response, part: Path, start: int, validator: str) -> int | None:
+def _length(
+    response: requests.Response, part: Path, remote: Remote, start: int, validator: str
+) -> int | None:
     """The size of the whole file as the server states it, if it does."""
     if response.status_code == 200:
         length = response.headers.get("Content-Length", "")
         return int(length) if length.isdecimal() else None
-    answer = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    # Of an unknown size (*), nothing would tell that the rest of the file is still missing.
+    size = r"\d+" if remote.size is None else r"\d+|\*"
+    answer = re.fullmatch(rf"bytes (\d+)-\d+/({size})", response.headers.get("Content-Range", ""))
     if not answer or int(answer[1]) != start or _validator(response) not in ("", validator):
         _discard(part)
         raise _InterruptedError("the server does not continue the file that was begun")
