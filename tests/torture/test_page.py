@@ -59,14 +59,14 @@ class Playground:
     def send(
         self, body: bytes, headers: dict[str, str], method: str = "POST", path: str = "/api/answer"
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=600)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers)
             found = connection.getresponse()
             return found.status, {k.lower(): v for k, v in found.getheaders()}, found.read()
 
     def raw(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), 60)
+        return socket.create_connection(("127.0.0.1", self.port), 600)
 
     def answer(self, **asked: Any) -> Any:
         body = json.dumps({"variant": "one", "sentence": "the cat", **asked}).encode()
@@ -84,7 +84,7 @@ class Playground:
 
     def ends_well(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(60)
+        self.process.wait(600)
         self.listening.join(10)
         assert not [line for line in self.said if not line.startswith("WARNING:")]
         assert self.process.returncode in (0, 130), self.said
