@@ -78,6 +78,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Client:
     """Talks to a service."""
 
+    patience = 60.0  # seconds to an answer
+
     def __init__(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -88,7 +90,7 @@ class Client:
             f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=self.patience) as answer:
                 text, status = answer.read().decode(), answer.status
         except urllib.error.HTTPError as error:
             text, status = error.read().decode(), error.code
@@ -98,7 +100,7 @@ class Client:
         return self.call("/translate", json.dumps({"sentences": sentences, **asked}).encode())
 
     def until(self, reached: Callable[[], bool]) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + self.patience
         while time.monotonic() < end:
             try:
                 if reached():
@@ -125,7 +127,11 @@ class Process(Client):
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.until(lambda: self.call("/ready")[0] == 200)
+        try:
+            self.until(lambda: self.call("/ready")[0] == 200)
+        except AssertionError:
+            self.process.kill()
+            raise
 
     def end(self) -> str:
         self.process.send_signal(signal.SIGTERM)

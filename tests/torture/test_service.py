@@ -35,12 +35,15 @@ from test_serve import WORDS, Process, models  # noqa: F401  (a fixture)
 
 torch.set_num_threads(1)
 LIMITS = {"sentences": 8, "characters": 300, "bytes": 20_000, "beam": 6, "waiting": 100}
-OPTIONS = [word for name, value in LIMITS.items() for word in (f"--max-{name}", str(value))]
+OPTIONS = ["--timeout", "600"]
+OPTIONS += [word for name, value in LIMITS.items() for word in (f"--max-{name}", str(value))]
 JSON = {"Content-Type": "application/json"}
 
 
 class Served(Process):
     """A service with the limits above, what it is known to answer, and what it holds."""
+
+    patience = 600.0  # other campaigns may run beside it
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.said: list[str] = []
@@ -74,14 +77,14 @@ class Served(Process):
     def send(
         self, body: bytes, headers: dict[str, str], method: str = "POST", path: str = "/translate"
     ) -> tuple[int, bytes]:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers)
             found = connection.getresponse()
             return found.status, found.read()
 
     def raw(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), 60)
+        return socket.create_connection(("127.0.0.1", self.port), self.patience)
 
     def holds(self) -> tuple[int, int]:
         """Its open files, and its memory in MB."""
@@ -96,9 +99,10 @@ class Served(Process):
         assert status == 200, told
         assert self.is_right([sentence], {}, got), told
 
-    def ends_well(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(120)
+    def ends_well(self, asked: bool = False) -> None:
+        if not asked:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(self.patience)
         self.listening.join(10)
         # SentencePiece says on its own that a file was empty, while it was being copied.
         known = ("WARNING: ", "rnnmt: warning: the model stays ", "E0000 ", "Returns default value")
@@ -504,7 +508,7 @@ def test_reload_and_stop_under_load(
     for trial in trials:
         dice, folder = random.Random(trial), tmp_path / str(trial) / "model"
         shutil.copytree(models / "one", folder)
-        server = Served(folder, "--timeout", "120")
+        server = Served(folder)
         over = threading.Event()
 
         def ask(number: int, server: Served = server, over: threading.Event = over) -> None:
@@ -537,8 +541,8 @@ def test_reload_and_stop_under_load(
                 server.process.send_signal(signal.SIGHUP)
             for future in asked:
                 future.result()
-        server.ends_well()
         half.close()
+        server.ends_well(asked=True)
 
 
 def looked_at(server: Served, folder: Path) -> None:
