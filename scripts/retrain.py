@@ -95,7 +95,8 @@ def train(arguments: argparse.Namespace) -> int:
         code = _reproduce(str(pipeline), arguments.variants.split(), arguments.minutes)
         _push()
         summary = [f"# Retraining: {arguments.recipe or 'params.yaml'}", _OUTCOMES.get(code, "")]
-        changed = bool(_git("status", "--porcelain", "--", *OUTPUTS))
+        # A recipe's dvc.yaml is there for the time of this command only.
+        changed = bool(_git("status", "--porcelain", "--", *OUTPUTS, ":!recipes/*/dvc.yaml"))
         if code:
             summary[1] = summary[1] or f"**Failed**, with exit code {code}: the log says why."
         elif not changed:
@@ -145,8 +146,7 @@ def _reproduce(pipeline: str, variants: Sequence[str], minutes: float) -> int:
         subprocess.run(["dvc", "pull", "--quiet", "--allow-missing", *outputs])
     targets = [pipeline]
     if variants:
-        labels = [f"{variant}-{seed}" for variant in variants for seed in params.seeds()]
-        targets = [repro.address(pipeline, f"evaluate@{label}") for label in labels]
+        targets = _addresses(pipeline, ("evaluate",), variants)
     # A group of its own: DVC, told to end, would leave its stage running.
     process = subprocess.Popen(
         ["dvc", "repro", *pull, *targets], process_group=0, preexec_fn=end_with_parent
@@ -157,6 +157,12 @@ def _reproduce(pipeline: str, variants: Sequence[str], minutes: float) -> int:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         return OUT_OF_TIME
+
+
+def _addresses(pipeline: str, stages: Sequence[str], variants: Sequence[str]) -> list[str]:
+    """What DVC calls these stages, of all variants or, if there are some, of these."""
+    labels = [f"@{variant}-{seed}" for variant in variants for seed in params.seeds()]
+    return [repro.address(pipeline, stage + label) for stage in stages for label in labels or [""]]
 
 
 def _push() -> None:
@@ -191,10 +197,11 @@ def _link(file: Path) -> str:
 
 
 def _gate(pipeline: str, arguments: argparse.Namespace, summary: list[str]) -> int:
+    variants = arguments.variants.split()
     if _has_remote():  # what did not change was not needed yet
-        stages = ("tokenize", "train", "decode")
-        _run("dvc", "pull", "--quiet", *(repro.address(pipeline, stage) for stage in stages))
-    only = [part for name in arguments.variants.split() for part in ("--variant", name)]
+        models = _addresses(pipeline, ("train", "decode"), variants)
+        _run("dvc", "pull", "--quiet", repro.address(pipeline, "tokenize"), *models)
+    only = [part for name in variants for part in ("--variant", name)]
     to = "champion" if arguments.promote else "challenger"
     done = subprocess.run(
         ["rnnmt", "promote", "--to", to, *only], stdout=subprocess.PIPE, text=True

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tarfile
@@ -26,6 +27,8 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rnnmt import params
 from rnnmt.corpora import catalogue, fetch, files, settings
@@ -265,6 +268,8 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order() -> None:
         return set(split(lambda: order, {"valid": 50, "test": 50}, seed, Counter()))
 
     assert drawn(pairs, 1) == drawn(pairs[::-1], 1)
+    backwards = split(lambda: pairs, {"test": 50, "valid": 50}, 1, Counter())
+    assert drawn(pairs, 1) == set(backwards)
     assert drawn(pairs, 1) != drawn(pairs, 2)
 
 
@@ -276,6 +281,205 @@ def test_no_empty_side_is_held_out() -> None:
         assert len(held_out) == 2
         assert set(held_out) < {"b", "c", "e"}
         assert len(rows) == len(pairs)  # nothing is lost: the empty ones are for the cleaning
+
+
+def test_near_identical_sentences_fold_to_the_same() -> None:
+    for sentence, folded in [
+        ("Don't  STOP - it's 5,5 €!", "don t stop it s 5 5"),
+        ("ﬁn ÉTÉ e\u0301te\u0301", "fin été été"),
+        ("हिन्दी", "हिन्दी"),  # whose marks are part of its words
+        ("?!…", ""),
+    ]:
+        assert fold(sentence) == folded
+    assert fold("a b") != fold("ab") == fold("AB")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "A!", "b", "c", "d", "?"]), st.sampled_from("xy ")))
+)
+def test_what_is_split_is_what_came(pairs: list[tuple[str, str]]) -> None:
+    """Whole: in train, held out once with its first translation, or counted as dropped."""
+    dropped: Counter[str] = Counter()
+    usable = {fold(source) for source, target in pairs if target.strip()} - {""}
+    rows = split(lambda: pairs, {"valid": 1, "test": 1}, 5, dropped)
+    if len(usable) <= 2:
+        with pytest.raises(UserError, match=f"asks for 2 .* only {len(usable)} different"):
+            list(rows)
+        return
+    found = list(rows)
+    held_out = {name: (source, target) for name, source, target in found if name != "train"}
+    assert sorted(held_out) == ["test", "valid"]
+    keys = {fold(source) for source, _ in held_out.values()}
+    assert len(keys) == 2
+    for key in keys:
+        first = next(pair for pair in pairs if fold(pair[0]) == key and pair[1].strip())
+        assert first in held_out.values()
+    trained = [(source, target) for name, source, target in found if name == "train"]
+    assert trained == [pair for pair in pairs if fold(pair[0]) not in keys]
+    further = len(pairs) - len(found)
+    assert dropped == Counter(further_pairs_of_held_out_sources=further)
+
+
+def test_sizes_are_those_asked_for_and_the_draw_is_fair() -> None:
+    pairs = [(f"number {n}", "x") for n in range(30)]
+    drawn: Counter[str] = Counter()
+    for seed in range(200):
+        rows = list(split(lambda: pairs, {"valid": 4, "test": 2, "test_b": 3}, seed, Counter()))
+        sizes = Counter(name for name, _, _ in rows)
+        assert sizes == {"valid": 4, "test": 2, "test_b": 3, "train": 21}
+        drawn.update(source for name, source, _ in rows if name == "valid")
+    assert len(drawn) == 30
+    assert max(drawn.values()) < 50  # of 27 on average, five standard deviations
+
+
+def lines_of(folder: Path, content: bytes, name: str = "a") -> list[str]:
+    (folder / name).write_bytes(content)
+    return list(files.Text(folder / name).lines())
+
+
+def test_a_line_may_have_a_million_bytes(tmp_path: Path) -> None:
+    assert lines_of(tmp_path, b"x" * 999_999 + b"\ny\n") == ["x" * 999_999, "y"]
+    assert lines_of(tmp_path, b"x" * 1_000_000) == ["x" * 1_000_000]
+    with pytest.raises(UserError, match=r"a:2: a line of more than 1,000,000 bytes"):
+        lines_of(tmp_path, b"y\n" + b"x" * 1_000_001)
+
+
+def test_text_may_inflate_to_50_times_its_size_beyond_a_first_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = gzip.compress(b"a" * 9999 + b"\n", mtime=0)
+    for first, refused in (10_000 - 50 * len(packed), False), (9999 - 50 * len(packed), True):
+        monkeypatch.setattr(files, "INFLATED", first)
+        if refused:
+            with pytest.raises(UserError, match=r"a: inflates to more than 50 times"):
+                lines_of(tmp_path, packed)
+        else:
+            assert lines_of(tmp_path, packed) == ["a" * 9999]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfea\0", "a: this is UTF-16"),
+        (b"\xfe\xff\0a", "a: this is UTF-16"),
+        (b"a\rb", "a: lines end with carriage returns alone"),
+        (b"a\nb\xff\n", "a:2: not UTF-8: invalid start byte at byte 2 of the line"),
+        (b"a\nb\0\n", "a:2: a NUL character"),
+    ],
+)
+def test_text_that_is_none_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=f"{tmp_path}/{message}"):
+        lines_of(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"a\r\n\r\nb\r", ["a", "", "b"]),
+        (b"a\r", ["a"]),
+        (b"a\rb\nc\rd", ["a b", "c d"]),  # a carriage return within a line is a space
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
+        ("a\x0bb\x0cc\x1cd\x1de\x1ef\x85g\u2028h\u2029i".encode(), ["a b c d e f g h i"]),
+        (b"\x1f", ["\x1f"]),  # one byte of what gzip begins with
+        (gzip.compress(b"a\n", mtime=0) + gzip.compress(b"b\n", mtime=0), ["a", "b"]),
+    ],
+)
+def test_text_is_read_as_lines(tmp_path: Path, content: bytes, lines: list[str]) -> None:
+    assert lines_of(tmp_path, content) == lines
+
+
+def test_one_file_of_an_archive_is_read_and_it_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped({"x/one.en": "1\n", "x/one.fr": "un\n", "two.fr": "deux\n"}))
+    assert list(files.Text(path, "x/*.fr").lines()) == ["un"]
+    assert list(files.Text(path, "two.fr").lines()) == ["deux"]
+    for member, count in ("*.fr", 2), ("*.de", 0):
+        message = rf"a\.zip \({re.escape(member)}\): {count} files .* x/one\.en, x/one\.fr, two\.fr"
+        with pytest.raises(UserError, match=message):
+            list(files.Text(path, member).lines())
+    path.write_bytes(zipped({f"n{i}": "" for i in range(30)}))
+    with pytest.raises(UserError, match=r"it has: n0, .*, n19$"):
+        list(files.Text(path, "none").lines())
+    with pytest.raises(UserError, match=r"/missing \(x\): no such file$"):
+        list(files.Text(tmp_path / "missing", "x").lines())
+    with pytest.raises(UserError, match=r"cannot be read: .*; if it was downloaded, delete it"):
+        list(files.Text(Path("a\0b")).lines())
+
+
+@given(st.integers(0, 4), st.integers(0, 4))
+def test_files_of_different_lengths_are_refused_with_both(
+    tmp_path_factory: pytest.TempPathFactory, one: int, other: int
+) -> None:
+    folder = tmp_path_factory.mktemp("aligned")
+    (folder / "a").write_text("a\n" * one)
+    (folder / "b").write_text("b\n" * other)
+    pairs = files.aligned(files.Text(folder / "a"), files.Text(folder / "b"))
+    if one == other:
+        assert list(pairs) == [("a", "b")] * one
+    else:
+        with pytest.raises(UserError, match=rf"/a has {one} lines but .*/b has {other};"):
+            list(pairs)
+
+
+def test_columns_are_counted_from_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1\t2\t3\n4\t\t6\n")
+    text = files.Text(tmp_path / "a")
+    assert list(files.columns(text, 1, 3)) == [("1", "3"), ("4", "6")]
+    assert list(files.columns(text, 2, 1)) == [("2", "1"), ("", "4")]
+    for asked in (1, 4), (4, 1):
+        message = r"a:1: 3 tab-separated column\(s\), but columns {} and {} are asked for"
+        with pytest.raises(UserError, match=message.format(*asked)):
+            list(files.columns(text, *asked))
+    for second in "4\t5", "4\t5\t6\t7":
+        (tmp_path / "a").write_text(f"1\t2\t3\n{second}\n")
+        with pytest.raises(UserError, match=rf"a:2: {second.count(chr(9)) + 1} .* line 1 has 3;"):
+            list(files.columns(text, 1, 2))
+
+
+def test_splits_come_in_order_and_none_is_empty(tmp_path: Path) -> None:
+    for name, lines in {"a": "1\n2\n", "b": "3\n4\n", "empty": ""}.items():
+        (tmp_path / name).write_text(lines)
+    one, other, empty = (files.Text(tmp_path / name) for name in ("a", "b", "empty"))
+    found = list(files.in_splits({"train": (one, other), "test": (other, one)}))
+    assert found == [
+        ("train", "1", "3"), ("train", "2", "4"), ("test", "3", "1"), ("test", "4", "2"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"/empty: no line; the split 'test' would be empty"):
+        list(files.in_splits({"train": (one, other), "test": (empty, empty)}))
+
+
+def test_the_users_files_make_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def made(corpus: dict[str, Any]) -> files.Corpus:
+        configure(tmp_path, corpus)
+        chosen = settings.load()
+        assert isinstance(chosen, settings.Languages)
+        return files.corpus(chosen)
+
+    found = made(aligned_files(tmp_path, SIZES))
+    assert (found.source_language, found.target_language) == ("en", "fr")
+    assert (found.licence, found.citation) == ("not stated: the user's own files", "")
+    assert found.origin == {f"{s}.{x}": None for s in SIZES for x in ("en", "fr")}
+    assert Counter(name for name, _, _ in found.rows) == SIZES
+    assert found.dropped == {}
+
+    both = aligned_files(tmp_path, {"train": 30}) | {"held_out": {"valid": 4, "test": 5}, "seed": 0}
+    both["splits"]["train"][0] = str(tmp_path / "train.en")
+    found = made(both)
+    assert found.origin == {"train.en": None, "train.fr": None}
+    assert all(target == f"le {source}" for _, source, target in found.rows)
+
+    found = made(tsv(tmp_path, [f"en {n}\tid\tfr {n // 2}" for n in range(100)]))
+    assert found.origin == {"pairs.tsv": None}
+    assert {(source[:2], target[:2]) for _, source, target in found.rows} == {("fr", "en")}
+    assert found.dropped == {FURTHER: 35}
+    assert (
+        files.digest(tmp_path / "pairs.tsv")
+        == hashlib.sha256((tmp_path / "pairs.tsv").read_bytes()).hexdigest()
+    )
 
 
 def test_tsv_errors(tmp_path: Path) -> None:
@@ -334,6 +538,17 @@ def test_text_that_inflates_beyond_measure(tmp_path: Path, monkeypatch: pytest.M
         ({"source": "bundled"}, "corpus.source_language: unknown key"),
         ({"source": "multi30k-en-fr"}, "unknown key"),
         ({"source": "opus"}, "corpus.splits: unknown key"),
+        ({"name": "n" * 101}, "corpus.name"),
+        ({"name": ""}, "corpus.name"),
+        ({"source_language": "e"}, "corpus.source_language"),
+        ({"source_language": "engl"}, "corpus.source_language"),
+        ({"source_language": "en-"}, "corpus.source_language"),
+        ({"splits": {"train": ["a", "b", "c"]}}, "splits.train"),
+        ({"splits": {"train": ["a", "b"], "test.a": ["a", "b"]}}, "'test.a'"),
+        ({"splits": {"valid": ["a", "b"], "test": ["a", "b"]}}, "'train' is missing"),
+        ({"splits": {}, "held_out": {"valid": 1, "test": 1}, "seed": 1}, "only split with files"),
+        ({"splits": {"train": ["a", "b"]}, "held_out": {"test": 1}, "seed": 1}, "'valid' is miss"),
+        ({"splits": {"train": ["a", "b"]}, "held_out": {"test": 1}, "seed": -1}, "corpus.seed"),
     ],
 )
 def test_bad_settings_name_their_key(
@@ -345,6 +560,56 @@ def test_bad_settings_name_their_key(
         settings.load()
     assert "params.yaml:" in str(error.value)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "kind"),
+    [
+        ({"source": "files", "splits": {"train": 2, "valid": 2, "test": 2}}, settings.AlignedFiles),
+        ({"source": "files", "splits": {"train": 2}, "held_out": 1}, settings.AlignedFilesToSplit),
+        ({"source": "files", "tsv": "a", "columns": [1, 2], "held_out": 1}, settings.TsvFile),
+        ({"source": "opus", "ids": ["a"], "held_out": 1}, settings.Opus),
+        ({"source": "multi30k-en-de"}, settings.Catalogued),
+        ({"source": "bundled", "seed": 0, "sizes": 1}, settings.Bundled),
+    ],
+)
+def test_every_kind_of_corpus_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: dict[str, Any], kind: type
+) -> None:
+    """With names, languages and numbers that are just allowed."""
+    monkeypatch.chdir(tmp_path)
+    for name, language in ("n" * 100, "fra"), ("a-0", "pt_BR"), ("7", "zh-Hant-TW"):
+        values = {"name": name, "version": "1"} | corpus
+        if "splits" in corpus:
+            values["splits"] = {split: ["a"] * n for split, n in corpus["splits"].items()}
+        if "held_out" in corpus:
+            values |= {"held_out": {"valid": 1, "test_a-B_1": 1}, "seed": 0}
+        if "sizes" in corpus:
+            values["sizes"] = {"train": 1, "valid": 1, "test": 1}
+        if corpus["source"] in ("files", "opus"):
+            values |= {"source_language": language, "target_language": language}
+        configure(tmp_path, values)
+        read = settings.load()
+        assert type(read) is kind
+        assert read.model_dump() == values
+
+
+def test_what_no_corpus_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain = tsv(tmp_path, [], columns=[1, 2])
+    for key, value in [
+        ("columns", [0, 1]), ("columns", [1]), ("columns", [1, 2, 3]), ("seed", -1),
+        ("held_out", {"valid": 0, "test": 1}), ("ids", []), ("sizes", {"train": 0}),
+    ]:  # fmt: skip
+        corpus = plain | {key: value}
+        if key in ("ids", "sizes"):
+            source = {"ids": "opus", "sizes": "bundled"}[key]
+            corpus = {"name": "mine", "source": source, "seed": 1, key: value}
+        configure(tmp_path, corpus)
+        with pytest.raises(UserError, match=rf"corpus\.{key}"):
+            settings.load()
+    configure(tmp_path, plain)
+    assert settings.load().version is None
 
 
 def test_tsv_settings_need_sizes_of_what_is_held_out(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from dvc.utils.serialize import load_yaml
@@ -21,7 +24,7 @@ from rnnmt.corpora.clean import CleaningSettings
 from rnnmt.dataset.tokenizer import TokenizerSettings
 from rnnmt.errors import UserError, run_main
 from rnnmt.insight.settings import AnalyzeSettings, MemorySettings
-from rnnmt.model.settings import ModelSettings, TrainSettings, variant
+from rnnmt.model.settings import ModelSettings, TrainSettings, cores, variant
 from rnnmt.params import Settings
 from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings
 from rnnmt.search.settings import DecodeSettings
@@ -205,6 +208,13 @@ def test_a_variant_overrides_model_and_train(use: Callable[..., Path]) -> None:
     assert params.variants() == ["x", "y", "z"]
 
 
+def test_a_variant_takes_threads_times_processes(use: Callable[..., Path]) -> None:
+    use()
+    assert cores() == 2
+    use("  x: {cell: gru}", "  x: {processes: 3}")
+    assert cores() == 6
+
+
 def test_an_unknown_variant_is_told_which_there_are(use: Callable[..., Path]) -> None:
     use()
     message = message_of(lambda: variant("w"))
@@ -286,6 +296,159 @@ def test_a_mistake_is_named_with_file_line_and_key(mistake: str, use: Callable[.
     assert message.startswith(f"params.yaml:{changed}: {key}: "), message
     assert more in message
     assert "\n" not in message
+
+
+# Section and key: what is just allowed, and what is just refused.
+LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
+    "cleaning.max_words": ([1], [0]),
+    "cleaning.max_length_ratio": ([1.0], [0.99]),
+    "model.heads": ([1, 64], [0, 65]),
+    "model.embedding": ([1, 8192], [0, 8193]),
+    "model.hidden": ([2, 8192], [0, 3, 8194]),
+    "model.encoder_layers": ([1, 16], [0, 17]),
+    "model.decoder_layers": ([1, 16], [0, 17]),
+    "model.dropout": ([0.0, 0.99], [-0.01, 1.0]),
+    "model.word_dropout": ([0.0, 0.99], [-0.01, 1.0]),
+    "train.fraction": ([0.001, 1.0], [0.0, 1.01]),
+    "train.batch_tokens": ([1], [0]),
+    "train.max_epochs": ([1], [0]),
+    "train.patience": ([1], [0]),
+    "train.learning_rate": ([1e-9, 10.0], [0.0, 10.1]),
+    "train.warmup_steps": ([0], [-1]),
+    "train.bpe_dropout": ([0.0, 0.99], [-0.01, 1.0]),
+    "train.label_smoothing": ([0.0, 0.99], [-0.01, 1.0]),
+    "train.gradient_clip": ([1e-9], [0.0]),
+    "train.weight_decay": ([0.0, 1.0], [-0.01, 1.01]),
+    "train.weight_average": ([0.0, 0.99], [-0.01, 1.0]),
+    "train.processes": ([1, 1024], [0, 1025]),
+    "train.nodes": ([1, 1024], [0, 1025]),
+    "train.checkpoint_seconds": ([0.1], [0.0]),
+    "decode.beam": ([1, 1000], [0, 1001]),
+    "decode.nbest": ([1, 1000], [0, 1001]),
+    "decode.length_penalty": ([[-10.0, 10.0]], [[], [-10.1], [10.1]]),
+    "decode.max_length_ratio": ([0.01, 100.0], [0.0, 100.1]),
+    "decode.batch_sentences": ([1, 100_000], [0, 100_001]),
+    "evaluate.bootstrap_samples": ([100, 1_000_000], [99, 1_000_001]),
+    "evaluate.confidence": ([0.51, 0.999], [0.5, 1.0]),
+    "evaluate.seed": ([0], [-1]),
+    "promote.level": ([1e-9, 0.999], [0.0, 1.0]),
+    "promote.margin": ([0.0], [-0.1]),
+    "promote.max_slowdown": ([1.0], [0.99]),
+    "analyze.sentences": ([1], [0]),
+    "analyze.beams": (
+        [[1, 2], [1, 5, 1000]],
+        [[1], [1, 1001], [1, 2, 1001], [2, 3], [1, 1, 2], [1, 3, 2]],
+    ),
+    "analyze.examples": ([1, 100], [0, 101]),
+    "memory.lags": ([[2], [3, 4]], [[], [1], [2, 2], [4, 3]]),
+    "memory.parameters": ([100, 10_000_000], [99, 10_000_001]),
+    "memory.updates": ([1], [0]),
+}
+# That no other rule is broken by what is allowed.
+ROOM = {"model": {"hidden": 64}, "decode": {"beam": 1000, "nbest": 1}}
+
+
+@pytest.mark.parametrize("place", LIMITS)
+def test_every_number_has_its_limits(place: str, use: Callable[..., Path]) -> None:
+    use()
+    section, key = place.split(".")
+    base = params.load(section, SCHEMAS[section]).model_dump() | ROOM.get(section, {})
+    if place == "decode.beam":
+        base["nbest"] = 1
+    allowed, refused = LIMITS[place]
+    for value in allowed:
+        read = params.validate(base | {key: value}, SCHEMAS[section], (section,))
+        assert getattr(read, key) == value
+    for value in refused:
+        with pytest.raises(UserError, match=rf"^params\.yaml:\d+: {section}"):
+            params.validate(base | {key: value}, SCHEMAS[section], (section,))
+
+
+def test_every_number_is_in_the_table_of_limits() -> None:
+    numbers = {
+        f"{section}.{name}"
+        for section, schema in SCHEMAS.items()
+        for name, field in schema.model_fields.items()
+        if section != "tokenizer" and re.search(r"\b(int|float)\b", str(field.annotation))
+    }
+    assert numbers == set(LIMITS)
+
+
+def test_the_limits_of_what_has_no_class(use: Callable[..., Path]) -> None:
+    use("seeds: [1, 2]", f"seeds: [0, {2**31 - 1}]")
+    assert params.seeds() == [0, 2**31 - 1]
+    for wrong in f"[{2**31}]", "[-1]", "[1.0]", "[true]", "[1, 1]", "[]", "{}", "[a]":
+        use("seeds: [1, 2]", f"seeds: {wrong}")
+        assert message_of(params.seeds).startswith("params.yaml:1: seeds: expected a list of dist")
+    for count in 1, 1024:
+        use("threads: 2", f"threads: {count}")
+        assert params.threads() == count
+    for count in 0, 1025:
+        use("threads: 2", f"threads: {count}")
+        message = message_of(params.threads)
+        assert message == f"params.yaml:2: threads: expected a whole number from 1, found {count}"
+
+
+@pytest.mark.parametrize("written", ["variants: 3", "variants: {}", "variants:", "variants: [x]"])
+def test_there_are_variants(written: str, use: Callable[..., Path]) -> None:
+    file = use()
+    file.write_text(TEXT[: TEXT.index("variants:")] + written + "\n", encoding="utf-8")
+    line = line_of(file.read_text(), "variants:")
+    message = message_of(params.variants)
+    assert message == f"params.yaml:{line}: variants: expected one entry for each variant"
+
+
+def test_what_no_text_may_have_is_no_yaml(use: Callable[..., Path]) -> None:
+    use("threads: 2", "threads: \x01")
+    assert message_of(params.read).startswith("params.yaml: not valid YAML: ")
+
+
+class Deep(Settings):
+    width: int
+
+
+class Outer(Settings):
+    threads: int
+    inner: Deep
+
+
+def test_keys_within_keys_are_checked_too(use: Callable[..., Path]) -> None:
+    use()
+    for inner, said in [
+        ({"width": 1, "wide": 2}, r"params\.yaml:\d+: inner\.wide: unknown key"),
+        ({}, r"params\.yaml:\d+: inner\.width: this key is missing"),
+        ({"width": "1"}, r"params\.yaml:\d+: inner\.width: .*integer.*, found '1'"),
+    ]:
+        file = Path("params.yaml")
+        file.write_text(TEXT + f"inner: {json.dumps(inner)}\n")
+        with pytest.raises(UserError, match=f"^{said}"):
+            params.validate({"threads": 1, "inner": inner}, Outer, ())
+
+
+@pytest.mark.parametrize(("count", "set_to"), [(None, [2]), (3, [3]), (1, [1]), (0, [])])
+def test_torch_uses_so_many_threads(
+    count: int | None,
+    set_to: list[int],
+    use: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All cores if 0; and what the user has set in the environment stays."""
+    use()
+    asked: list[int] = []
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=asked.append))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    params.use_threads(count)
+    assert asked == set_to
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "128"
+
+
+def test_what_is_not_in_the_file_has_no_line(use: Callable[..., Path]) -> None:
+    use()
+    message = message_of(lambda: params.check_keys({"nowhere": 1}, ["b", "a"], ()))
+    assert message == "params.yaml: nowhere: unknown key; known are: a, b"
 
 
 def test_a_missing_section_is_named(use: Callable[..., Path]) -> None:

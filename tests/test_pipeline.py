@@ -314,6 +314,29 @@ def test_translate_says_what_is_wrong(clone: Clone, tmp_path: Path) -> None:
     assert "standard input:2: not UTF-8" in fails("--model", model, text=b"a\n\xff\n")
 
 
+def test_a_training_that_fails_says_so_and_keeps_its_best_model(
+    clone: Clone, tmp_path: Path
+) -> None:
+    other = clone.copy(tmp_path / "other")
+    settings = other.settings()
+    settings["train"] |= {"max_epochs": 20, "fraction": 0.3, "checkpoint_seconds": 60.0}
+    settings["variants"] = {
+        "wild": {
+            "cell": "rnn", "attention": "general", "learning_rate": 10.0, "warmup_steps": 200,
+            "schedule": "constant", "gradient_clip": 1e30, "weight_decay": 1.0,
+        }
+    }  # fmt: skip
+    other.write(settings)
+    command = (sys.executable, "-m", "rnnmt.stages.train", "wild", "1")
+    said = fails(*command, cwd=other.folder, env=other.environment)
+    assert re.search("the loss became (inf|nan) at update", said)
+    assert "train.learning_rate" in said
+    best = re.search(r"stays in (work/wild-1-\w+/best\.ckpt)", said)
+    assert best
+    assert (other.folder / best[1]).exists()
+    assert not (other.folder / "models/small/wild-1").exists()
+
+
 def _when_exists(pattern: str) -> Callable[[Path], bool]:
     return lambda folder: any(folder.glob(pattern))
 

@@ -140,11 +140,11 @@ class Runner:
         (self.folder / "work/outputs").unlink()
         return code, stages, outputs[-1]
 
-    def propose(self, base: str = "main") -> None:
+    def propose(self, base: str = "main", recipe: str = "") -> None:
         """In a clone of its own, as the second job."""
         other = Runner(self.lab, base)
         shutil.copytree(self.folder / "work/retrain", other.folder / "work/retrain")
-        code, printed = other.do("propose", "--base", base)
+        code, printed = other.do("propose", "--base", base, "--recipe", recipe)
         assert code == 0, printed
 
     def summary(self) -> str:
@@ -306,7 +306,7 @@ def test_of_a_recipe_one_variant_is_retrained(
     wanted = {"download", "tokenize", "train@lstm-1", "decode@lstm-1", "evaluate@lstm-1"}
     assert (code, stages, changed) == (0, wanted, "changed=true")
     assert "lstm-1 is the challenger of other-en-fr" in last.summary()
-    last.propose()
+    last.propose(recipe="other")
     assert "retrain/other/main" in lab.calls()[-1]["said"]
     assert not (last.folder / "dvc.lock").exists()
     lab.merge("retrain/other/main")

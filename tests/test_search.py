@@ -6,9 +6,11 @@ The pure part searches tables: what may follow a prefix is a random function of 
 from __future__ import annotations
 
 import heapq
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +26,10 @@ from rnnmt.errors import UserError
 from rnnmt.model.folder import TrainedModel
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
+from rnnmt.search import answers, sets
+from rnnmt.search.answers import Search
 from rnnmt.search.beam import Hypothesis, Step, beam_search, score
+from rnnmt.search.settings import DecodeSettings
 from rnnmt.search.translator import Translation, Translator, reranked
 
 torch.set_num_threads(1)
@@ -487,6 +492,28 @@ def test_a_hopeless_hypothesis_still_keeps_worse_ones_out() -> None:
     assert search_steps(steps, 6, beam=3) == [(2, 2, 2)]
 
 
+@pytest.mark.parametrize("better", [False, True])
+def test_it_goes_on_for_a_win_in_the_last_digits(better: bool) -> None:
+    """-1 / 2 against -0.5; `better` by a part in two million, as float32 can hold."""
+    second = -1.0 + (5e-7 if better else -5e-7)
+    steps = {(): {END: -0.5, 2: second}, (2,): {END: 0.0}}
+    assert search_steps(steps, 2, beam=2, length_penalty=1.0) == [(2,) if better else ()]
+
+
+def test_it_stops_where_the_next_step_would_cost_too_much() -> None:
+    """With a penalty below 0 every step costs: -1.1 * 1 would win, its next step cannot."""
+    asked: list[int] = []
+
+    class Counted(dict[Prefix, dict[int, float]]):
+        def get(self, key: Prefix, default: Any = None) -> Any:
+            asked.append(len(key))
+            return super().get(key, default)
+
+    steps = Counted({(): {END: -1.5, 2: -1.1}})
+    assert search_steps(steps, 9, beam=2, length_penalty=-1.0) == [()]
+    assert asked == [0]
+
+
 @pytest.mark.parametrize("penalty", [-1.5, 0.0, 0.7, 2.0])
 def test_score_is_log_prob_over_a_power_of_the_length(penalty: float) -> None:
     for length in (1, 2, 17):
@@ -792,3 +819,166 @@ def test_nothing_is_written_to_disk_or_learned(tokenizer: Tokenizer, tmp_path: P
     assert [[t.text for t in ts] for ts in first] == [[t.text for t in ts] for ts in second]
     assert all(weight.grad is None for weight in search.trained.model.parameters())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_length_limit_is_three_times_the_source_unless_said(tokenizer: Tokenizer) -> None:
+    assert Translator(translator(tokenizer, "gru", "dot").trained).max_length_ratio == 3.0
+
+
+# --- whole sets, and what services ask ------------------------------------------------------------
+
+
+class Watched(Translator):
+    """Notes what is searched together."""
+
+    def beam(self, sentences: list[str], *args: Any, **options: Any) -> list[list[Translation]]:
+        self.__dict__.setdefault("batches", []).append(sentences)
+        return super().beam(sentences, *args, **options)
+
+
+def check_batches(batches: list[list[str]], sentences: list[str], size: int, t: Tokenizer) -> None:
+    """As few as there can be, full ones first, longer sentences before shorter ones."""
+    full, rest = divmod(len(sentences), size)
+    assert list(map(len, batches)) == [size] * full + [rest] * (rest > 0)
+    together = [sentence for batch in batches for sentence in batch]
+    assert sorted(together) == sorted(sentences)
+    lengths = list(map(len, t.encode(together)))
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 100])
+def test_a_set_is_translated_in_batches_of_like_lengths_and_in_order(
+    tokenizer: Tokenizer, size: int
+) -> None:
+    search, batches = translator(tokenizer, "gru", "dot"), []
+
+    def upper(batch: list[str]) -> list[str]:
+        batches.append(batch)
+        return [sentence.upper() for sentence in batch]
+
+    assert sets.in_batches(search, upper, TEXT, size) == [sentence.upper() for sentence in TEXT]
+    check_batches(batches, TEXT, size, tokenizer)
+
+
+PENALTIES_OF_A_SET = [0.0, 2.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("best", [0, 1, 2])
+def test_of_several_length_penalties_that_of_the_highest_bleu_is_taken(
+    tokenizer: Tokenizer, best: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The references are what one of them gives: no other has BLEU 100."""
+    trained = translator(tokenizer, "gru", "general").trained
+    trained.model.decoder.output.bias.data[EOS] -= 1  # long enough to have a BLEU
+    search = Translator(trained._replace(target=Numbers()), 2.0)  # type: ignore[arg-type]
+    alone = [search.beam(TEXT, 5, 2, penalty) for penalty in PENALTIES_OF_A_SET]
+    texts = [[t[0].text for t in found] for found in alone]
+    assert texts[0] != texts[1] != texts[2] != texts[0]
+    settings = DecodeSettings(
+        beam=5, nbest=2, length_penalty=[0.0], max_length_ratio=1.0, batch_sentences=3
+    )
+    found, penalty = sets.beam_set(search, settings, PENALTIES_OF_A_SET, TEXT, texts[best])
+    assert penalty == PENALTIES_OF_A_SET[best]
+    assert [[t.text for t in ts] for ts in found] == [[t.text for t in ts] for ts in alone[best]]
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 4
+    assert printed[best] == f"length penalty {penalty:g}: BLEU 100.00"
+    assert sum("BLEU 100.00" in line for line in printed) == 1 + (best == 1)
+    # Without a choice, the references have no say.
+    [only] = {PENALTIES_OF_A_SET[best]}
+    found, penalty = sets.beam_set(search, settings, [only], TEXT, [])
+    assert penalty == only
+    assert [[t.text for t in ts] for ts in found] == [[t.text for t in ts] for ts in alone[best]]
+    assert capsys.readouterr().out == ""
+
+
+def test_of_equally_good_length_penalties_the_first_is_taken(tokenizer: Tokenizer) -> None:
+    search = translator(tokenizer, "gru", "general")
+    settings = DecodeSettings(
+        beam=1, nbest=1, length_penalty=[0.0], max_length_ratio=1.0, batch_sentences=3
+    )
+    for penalties in [0.5, 1.0], [1.0, 0.5]:  # with beam 1 all are equal
+        assert sets.beam_set(search, settings, penalties, TEXT, TEXT)[1] == penalties[0]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_lines_come_back_and_a_line_break_within_one_is_a_space(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+) -> None:
+    file = tmp_path_factory.mktemp("lines") / "lines"
+    sets.write_lines(file, lines)
+    assert sets.read_lines(file) == [line.replace("\r", " ").replace("\n", " ") for line in lines]
+    assert file.read_bytes().count(b"\n") == len(lines)
+
+
+def test_the_time_is_that_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([100.0, 107.5])
+    monkeypatch.setattr(sets, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    assert sets.timed(lambda: "done") == ("done", 7.5)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_a_service_translates_in_order_and_nothing_of_what_is_empty(
+    tokenizer: Tokenizer, batch: int
+) -> None:
+    search = Watched(translator(tokenizer, "lstm", "general").trained, RATIO)
+    asked = Search(beam=4, nbest=3, length_penalty=0.6)
+    sentences = ["", *TEXT, " \t", "milk\u00a0 milk "]
+    found = answers.translate(search, sentences, asked, batch)
+    plain = [sentence for sentence in [*TEXT, "milk milk"] if sentence]
+    check_batches(search.__dict__["batches"], plain, batch, tokenizer)
+    for sentence, translations in zip(sentences, found, strict=True):
+        if not sentence.strip():
+            assert translations == []
+            continue
+        [alone] = search.beam([" ".join(sentence.split())], 4, 3, 0.6)
+        assert [t.text for t in translations] == [t.text for t in alone]
+
+
+def test_a_service_takes_64_sentences_at_once_unless_said(tokenizer: Tokenizer) -> None:
+    search = Watched(translator(tokenizer, "rnn", "none").trained, RATIO)
+    answers.translate(search, ["milk"] * 65, Search(beam=1))
+    assert list(map(len, search.__dict__["batches"])) == [64, 1]
+
+
+@pytest.mark.parametrize("attention", ["none", "general"])
+def test_an_answer_is_plain_and_rounded(tokenizer: Tokenizer, attention: str) -> None:
+    search = translator(tokenizer, "gru", attention)
+    search.trained.model.decoder.output.bias.data[EOS] -= 3
+    asked = Search(beam=3, nbest=3, alignments=True)
+    found = [t for ts in answers.translate(search, TEXT, asked) for t in ts]
+    entries = answers.answer(found, asked)
+    assert json.loads(json.dumps(entries)) == entries
+    assert len(entries) > 9
+    for entry, translation in zip(entries, found, strict=True):
+        assert entry["text"] == translation.text
+        for name in "score", "log_prob":
+            value = getattr(translation.hypothesis, name)
+            assert entry[name] == round(value, 4) != value
+        assert entry["source_pieces"] == translation.source_pieces
+        assert entry["target_pieces"] == translation.target_pieces
+        weights = translation.alignment
+        if weights is None:
+            assert entry["alignment"] is None
+        else:
+            assert np.array(entry["alignment"]) == pytest.approx(weights, abs=0.0006)
+            assert entry["alignment"] == weights.round(3).tolist()
+    for entry in answers.answer(found, Search(beam=3, nbest=3)):
+        assert set(entry) == {"text", "score", "log_prob"}
+    assert answers.answer([], asked) == [{"text": "", "score": 0.0, "log_prob": 0.0}]
+
+
+def test_what_a_service_may_be_asked() -> None:
+    assert Search().model_dump() == {
+        "beam": 5, "nbest": 1, "length_penalty": 1.0, "alignments": False,
+    }  # fmt: skip
+    for name, low, high in [("beam", 1, 100), ("nbest", 1, 100), ("length_penalty", -10.0, 10.0)]:
+        others = {} if name == "beam" else {"beam": 100}
+        for value in low, high:
+            assert getattr(Search(**others | {name: value}), name) == value
+        for value in low - 1, high + 1:
+            with pytest.raises(ValueError, match=f"(?s){name}.*(greater|less) than"):
+                Search(**{"beam": 100} | {name: value})
+    with pytest.raises(ValueError, match=r"nbest \(4\) cannot exceed beam \(3\)"):
+        Search(beam=3, nbest=4)
+    assert Search(beam=3, nbest=3).nbest == 3

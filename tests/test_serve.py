@@ -32,6 +32,7 @@ from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
 from rnnmt.search.answers import Search, translate
 from rnnmt.search.translator import Translator
+from rnnmt.serving import batching
 from rnnmt.serving.batching import Batcher, Model, Stopped
 from rnnmt.serving.service import Limits, Service
 from rnnmt.serving.sources import source
@@ -280,6 +281,25 @@ def test_only_what_agrees_is_searched_together_and_what_is_given_up_never(models
         assert not batcher.alive
         with pytest.raises(Stopped):
             await ask("late")
+
+    asyncio.run(run())
+
+
+def test_who_gives_up_while_more_are_expected_ends_nothing(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "PAUSE", 0.5)
+    monkeypatch.setattr(batching, "PATIENCE", 1e6)
+
+    async def run() -> None:
+        model = Model("one", Translator(load_model(models / "one")), Search())
+        batcher = Batcher(4, 100, lambda _: None)
+        assert len(await batcher.translate(["a", "b", "c"], model, Search(), 30)) == 3
+        with pytest.raises(TimeoutError):
+            await batcher.translate(["given up"], model, Search(), 0.05)
+        await asyncio.sleep(0.6)
+        assert len(await batcher.translate(["a"], model, Search(), 30)) == 1
+        batcher.stop()
 
     asyncio.run(run())
 

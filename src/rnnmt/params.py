@@ -7,7 +7,9 @@ of those classes, so that a stage depends on its own settings and on no other's.
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import os
 import re
 import reprlib
@@ -55,7 +57,7 @@ def read() -> dict[str, Any]:
     for key in SECTIONS:
         if key not in values:
             raise UserError(f"{path()}: section '{key}' is missing; params.yaml's default has it")
-    return values
+    return copy.deepcopy(values)  # nobody's changes are to be seen by the next who asks
 
 
 def load(section: str, schema: type[S]) -> S:
@@ -143,8 +145,7 @@ def variants() -> list[str]:
 def _parse(kind: str) -> Any:
     file = path()
     try:
-        # pure=True: the C loader would read YAML 1.1, where `no` is false and 1e-3 a string.
-        return YAML(typ=kind, pure=True).load(file.read_text(encoding="utf-8"))
+        return _parsed(kind, file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; run in the repository's root") from None
     except OSError as error:
@@ -156,6 +157,12 @@ def _parse(kind: str) -> Any:
         raise UserError(f"{file}:{line}: not valid YAML: {error.problem}") from None
     except Exception as error:  # of any kind: a wrong tag, or brackets a thousand deep
         raise UserError(f"{file}: not valid YAML: {error}") from None
+
+
+@functools.lru_cache(maxsize=2)
+def _parsed(kind: str, text: str) -> Any:
+    # pure=True: the C loader would read YAML 1.1, where `no` is false and 1e-3 a string.
+    return YAML(typ=kind, pure=True).load(text)
 
 
 def _where(at: tuple[Any, ...]) -> str:

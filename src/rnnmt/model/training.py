@@ -248,9 +248,11 @@ class History(pl.Callback):
     ) -> None:
         nll = float(outputs["nll"])
         if not math.isfinite(nll):
+            best = Path(trainer.default_root_dir, "best.ckpt")
+            kept = f"; the best model so far stays in {best}" if best.exists() else ""
             raise UserError(
                 f"the loss became {nll} at update {trainer.global_step}: lower "
-                "train.learning_rate or train.gradient_clip"
+                f"train.learning_rate or train.gradient_clip{kept}"
             )
         self._nll += nll
         self._tokens += outputs["tokens"]

@@ -138,12 +138,9 @@ class Batcher:
     def _next(self) -> list[_Job]:
         """The sentences of the next batch; none at the end."""
         with self._changed:
-            while not self._jobs and not self._stopping:
-                self._changed.wait()
-            until = time.monotonic() + PATIENCE * self._seconds
-            while len(self._jobs) < self._last and not self._stopping:
-                if time.monotonic() > until or not self._changed.wait(PAUSE):
-                    break
+            self._gather()
+            while not self._jobs and not self._stopping:  # those that waited have given up
+                self._gather()
             if not self._jobs:
                 return []
             first = self._jobs[0]
@@ -154,6 +151,15 @@ class Batcher:
                 (chosen if fits else others).append(job)
             self._jobs = others
             return chosen
+
+    def _gather(self) -> None:
+        """Wait for a sentence, and a little for more."""
+        while not self._jobs and not self._stopping:
+            self._changed.wait()
+        until = time.monotonic() + PATIENCE * self._seconds
+        while len(self._jobs) < self._last and not self._stopping:
+            if time.monotonic() > until or not self._changed.wait(PAUSE):
+                break
 
 
 def _deliver(jobs: list[_Job], found: list[list[Translation]] | Exception) -> None:
