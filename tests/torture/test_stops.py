@@ -211,11 +211,12 @@ def stop(trial: Trial, tally: Counter[str], *command: str) -> None:
         tally["no such process then"] += 1
     elif victim == "group":
         os.killpg(process.pid, number)
+        tally[number.name] += 1
     else:
         with contextlib.suppress(ProcessLookupError):
             os.kill(found[-1], number)
+            tally[number.name] += 1
     trial.story.append(f"{number.name} to {victim} after {delay:.2f} s")
-    tally[number.name] += 1
     process.wait(600)
     deadline = time.monotonic() + 5
     while (left := at_work(trial.clone.folder)) and time.monotonic() < deadline:
@@ -267,7 +268,7 @@ def test_a_full_disk(
     for number in trials:
         trial = Trial(number, undisturbed, tmp_path)
         place = trial.clone.folder / trial.chance.choice(trial.places)
-        room = int(10 ** trial.chance.uniform(2, 5.5))
+        room = int(10 ** trial.chance.uniform(2, 5))
         trial.story.append(f"{room} bytes of room in {place}")
         before = place.rename(tmp_path / "before")
         place.mkdir()
@@ -288,7 +289,7 @@ def test_files_of_limited_size(
 ) -> None:
     for number in trials:
         trial = Trial(number, undisturbed, tmp_path)
-        limit = int(10 ** trial.chance.uniform(2, 5))
+        limit = int(10 ** trial.chance.uniform(2, 4.5))
         trial.story.append(f"files of {limit} bytes")
         trial.forget()
         tally[trial.outcome("prlimit", f"--fsize={limit}", *trial.command)] += 1
