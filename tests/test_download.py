@@ -794,6 +794,41 @@ def test_a_file_that_changes_in_between_is_begun_anew(server: Server) -> None:
     assert fetch.fetch(remote(server, pinned=False)).read_bytes() == BODY
 
 
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Content-Range": f"bytes 1000-1999/{len(BODY)}"}, BODY[1000:2000]),
+        ({"Content-Range": "bytes 1000-1999/*"}, BODY[1000:2000]),  # is that all?
+        ({"Content-Range": f"bytes 1000-{len(BODY) - 1}/{len(BODY)}"}, BODY[1000:] + b"more"),
+        ({"Content-Range": f"bytes 999-{len(BODY) - 1}/{len(BODY)}"}, BODY[999:]),
+    ],
+    ids=["less", "of unknown size", "more", "elsewhere"],
+)
+def test_a_continuation_that_is_not_what_was_asked_for(
+    server: Server, headers: dict[str, str], body: bytes
+) -> None:
+    """Of a file of which neither size nor sum is known."""
+    server.answers = [serve(stop=1000), status(206, {"ETag": '"1"', **headers}, body), serve()]
+    assert fetch.fetch(remote(server, pinned=False)).read_bytes() == BODY
+
+
+def test_redirections_are_followed_and_their_texts_not_read(server: Server) -> None:
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", "../elsewhere")
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                handler.wfile.write(BODY)
+
+    server.answers = [endless, status(301, {"Location": "/again?a=b"}), serve()]
+    assert fetch.fetch(remote(server)).read_bytes() == BODY
+    assert [path for path, _ in server.requests] == ["/path/file.bin", "/elsewhere", "/again?a=b"]
+    server.answers = [status(302, {"Location": "/round"})]
+    with pytest.raises(UserError, match="redirections"):
+        fetch.fetch(remote(server, filename="other.bin"))
+
+
 def test_a_server_without_ranges_is_asked_for_the_whole_again(server: Server) -> None:
     server.answers = [serve(stop=1000), serve(ranges=False)]
     assert fetch.fetch(remote(server)).read_bytes() == BODY
@@ -839,7 +874,9 @@ def test_nobody_listens() -> None:
         (status(404), "HTTP status 404"),
         (status(403), "HTTP status 403"),
         (status(200, {"Content-Type": "text/html; charset=utf-8"}, b"Sign in"), "web page"),
+        (status(200, {"Content-Type": "Text/HTML"}, b"Sign in"), "web page"),
         (serve(b"<!DOCTYPE html><p>Sign in"), "web page"),
+        (serve(b"\xef\xbb\xbf<!DOCTYPE html><p>Sign in"), "web page"),
         (serve(BODY + b"x"), "1,024,001 bytes, expected 1,024,000"),
         (serve(BODY[:-1]), "1,023,999 bytes, expected 1,024,000"),
         (serve(b"x" + BODY[1:]), "SHA-256"),
@@ -953,6 +990,29 @@ def test_a_mirror_that_cannot_be_read_is_passed_over(
 
     monkeypatch.setattr(Path, "open", refused)
     assert fetch.fetch(remote(server)).read_bytes() == BODY
+
+
+def test_half_a_copy_of_a_mirror_is_not_continued_from_the_network(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two versions of a file, whose sum is not known."""
+    (folder := Path("work/downloads/folder")).mkdir(parents=True)
+    (folder / "file.bin.part").write_bytes(BODY[:1000])
+    (folder / "file.bin.part.from").write_text(f'{server.url}/path/file.bin\n"1"')
+    Path("mirror/folder").mkdir(parents=True)
+    Path("mirror/folder/file.bin").write_bytes(b"x" * 2000)
+
+    def full(_: Path, part: Path) -> None:
+        part.write_bytes(b"x" * 500)
+        raise OSError(28, "No space left on device", str(part))
+
+    with monkeypatch.context() as patch:
+        patch.setenv("RNNMT_MIRROR", "mirror")
+        patch.setattr("shutil.copyfile", full)
+        with pytest.raises(OSError, match="No space"):
+            fetch.fetch(remote(server, pinned=False))
+    server.answers = [serve()]
+    assert fetch.fetch(remote(server, pinned=False)).read_bytes() == BODY
 
 
 def test_a_mirror_url_is_asked_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
-"""Addresses as they may be printed: without the passwords and tokens in them."""
+"""Addresses: those of this machine alone, and any as it may be printed."""
 
 from __future__ import annotations
 
 import re
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # as a Host header names them
 
 _USER = re.compile(r"//[^/\s]*@")
 # A password with a slash in it makes no valid address, but is printed with the error that it is.

@@ -218,12 +218,17 @@ def _receive(url: str, part: Path, remote: Remote, start: int, validator: str) -
     return start
 
 
+class _Session(requests.Session):
+    """Follows no redirection: it would read the text of each to its end, which may never come."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
+        return None
+
+
 def _get(url: str, headers: dict[str, str]) -> requests.Response:
-    """The answer where all redirections have led; requests would read their texts to the end."""
+    """The answer to which all redirections lead."""
     for _ in range(REDIRECTIONS):
-        response = requests.get(
-            url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False
-        )
+        response = _Session().get(url, headers=headers, stream=True, timeout=TIMEOUT)
         target = requests.Session().get_redirect_target(response)
         if target is None:
             return response

@@ -24,13 +24,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rnnmt.addresses import LOOPBACK
 from rnnmt.errors import UserError
 from rnnmt.playground.variant import MAX_BEAM, MAX_CHARACTERS, Question, Variant
 
 PAGE = Path(__file__).parent / "page"
 MAX_BODY = 16_384  # bytes
 MAX_WAITING = 200  # questions; a page asks one for each variant
-LOCAL = ("127.0.0.1", "localhost", "[::1]")
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -130,7 +130,7 @@ def serve(
         variant.answer(Question(variant=variant.name, sentence="."))
     listening = _listen(host, port)
     name = f"[{host}]" if ":" in host else host
-    hosts = (*LOCAL, name, *allow)
+    hosts = (*LOOPBACK, name, *allow)
     print(f"http://{name}:{listening.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
     config = uvicorn.Config(
         application(variants, examples, hosts, workers),

@@ -138,9 +138,10 @@ class Batcher:
     def _next(self) -> list[_Job]:
         """The sentences of the next batch; none at the end."""
         with self._changed:
-            self._gather()
-            while not self._jobs and not self._stopping:  # those that waited have given up
+            while True:
                 self._gather()
+                if self._jobs or self._stopping:  # or else those that waited have given up
+                    break
             if not self._jobs:
                 return []
             first = self._jobs[0]

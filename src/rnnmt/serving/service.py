@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from rnnmt.addresses import LOOPBACK
 from rnnmt.errors import UserError
 from rnnmt.search.answers import Search, answer
 from rnnmt.serving.batching import Batcher, Busy, Model, Stopped
@@ -27,7 +28,6 @@ from rnnmt.serving.batching import Batcher, Busy, Model, Stopped
 Message = MutableMapping[str, Any]
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,8 @@ def serve(source: Source, limits: Limits, host: str, port: int, allow: Sequence[
     service = Service(source, limits)
     # A foreign site whose name comes to mean this machine (DNS rebinding) has its own name in the
     # Host header. On other addresses only who runs it knows by which names it is reached.
-    local = host in LOCAL or host == "::1"
-    hosts = (*LOCAL, *allow) if local else (*LOCAL, host, *allow) if allow else ("*",)
+    local = host in LOOPBACK or host == "::1"
+    hosts = (*LOOPBACK, *allow) if local else (*LOOPBACK, host, *allow) if allow else ("*",)
     config = uvicorn.Config(
         TrustedHostMiddleware(service.app, hosts, www_redirect=False),
         host=host,
