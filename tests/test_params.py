@@ -265,6 +265,7 @@ MISTAKES = {
     "beams fall": ("beams: [1, 2, 5]", "beams: [1, 5, 2]", "analyze.beams", "ascend from 1"),
     "no greedy": ("beams: [1, 2, 5]", "beams: [2, 5]", "analyze.beams", "ascend from 1"),
     "lag of one": ("lags: [10, 20]", "lags: [1, 20]", "memory.lags", "from 2"),
+    "lag beyond": ("lags: [10, 20]", "lags: [10, 10001]", "memory.lags", "10000 at most"),
     "threads": ("threads: 2", "threads: 0", "threads", "0"),
     "threads true": ("threads: 2", "threads: true", "threads", "True"),
     "seeds empty": ("seeds: [1, 2]", "seeds: []", "seeds", "distinct"),

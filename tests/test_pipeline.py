@@ -354,7 +354,10 @@ MOMENTS: list[tuple[str, Callable[[Path], bool]]] = [
 
 
 def test_killed_in_every_stage_it_ends_with_the_same_bytes(clone: Clone, tmp_path: Path) -> None:
-    """SIGKILL to the whole process group, again and again, then a plain `dvc repro`."""
+    """SIGKILL to the whole process group, again and again, then a plain `dvc repro`.
+
+    Among them once in another folder: the repository is moved.
+    """
     other = Clone(tmp_path / "another folder")
     killed = []
     for stage, arrived in MOMENTS:
@@ -365,6 +368,8 @@ def test_killed_in_every_stage_it_ends_with_the_same_bytes(clone: Clone, tmp_pat
             killed.append(stage)
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if stage == "train, later":
+            other.folder = other.folder.rename(tmp_path / "moved")
     other.repro()
     assert len(killed) >= 7, killed
     assert other.bytes() == clone.bytes()

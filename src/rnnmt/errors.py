@@ -5,12 +5,19 @@ what memory it took.
 from __future__ import annotations
 
 import gc
+import os
 import re
 import resource
+import select
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+
+# What libraries in C++ say where they get no memory, or cannot write a file.
+_NO_MEMORY = "can't allocate memory|annot allocate memory|bad_alloc|failed to map segment"
+_NOT_WRITTEN = "file write failed|unexpected pos"
 
 
 class UserError(Exception):
@@ -18,14 +25,18 @@ class UserError(Exception):
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run a program's `main`; a `UserError` becomes one message on stderr and exit code 1."""
+    """Run a program's `main`; a `UserError`, and what the system refuses, becomes one message on
+    stderr and exit code 1.
+    """
     # Of the million objects of torch and Lightning none is garbage. Looking for some costs a
     # fifth of their import, and longer than a second at the program's end.
     gc.set_threshold(10_000)
     try:
         main()
-    except UserError as error:
-        print(f"rnnmt: error: {error}", file=sys.stderr)
+    except (UserError, OSError, MemoryError, RuntimeError, ImportError) as error:
+        if not (message := str(error) if isinstance(error, UserError) else _refusal(error)):
+            raise
+        print(f"rnnmt: error: {message}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
@@ -33,9 +44,22 @@ def run_main(main: Callable[[], None]) -> None:
         gc.freeze()
 
 
+def _refusal(error: Exception) -> str:
+    """What the system has refused, if that is what an error says: room, rights or memory."""
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, MemoryError) or re.search(_NO_MEMORY, str(error)):
+        return f"out of memory ({said})"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    if re.search(_NOT_WRITTEN, str(error)):
+        return f"a file cannot be written, the disk may be full ({said})"
+    return ""
+
+
 def run_stage(main: Callable[[], None]) -> None:
     """`run_main` for what DVC starts: it ends with DVC."""
     end_with_parent()
+    _end_with_dvc()
     run_main(main)
 
 
@@ -49,6 +73,36 @@ def end_with_parent() -> None:
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _end_with_dvc() -> None:
+    """On Linux, get a SIGTERM when DVC is killed, or was before `end_with_parent`.
+
+    Between DVC and its stage there may be a shell, which ends with neither of them.
+    """
+    if sys.platform != "linux" or "DVC_STAGE" not in os.environ or os.getpid() == os.getpgrp():
+        return
+    parent = os.getppid()
+    try:
+        if b"-m rnnmt." in Path(f"/proc/{parent}/cmdline").read_bytes():  # a shell's command
+            parent = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])
+        ended = os.pidfd_open(parent)
+        gone = os.getpgid(parent) != os.getpgrp()  # it is init, which takes orphans
+    except (FileNotFoundError, ProcessLookupError):
+        gone = True
+    except OSError:  # an old system, without pidfd_open
+        return
+    if gone:
+        _terminate()
+    else:
+        threading.Thread(target=_terminate, args=[ended], daemon=True).start()
+
+
+def _terminate(after: int | None = None) -> None:
+    """SIGTERM to this process, at once or after the end of the one of a file descriptor."""
+    if after is not None:
+        select.select([after], [], [])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def peak_memory_mb() -> float:

@@ -31,6 +31,6 @@ class MemorySettings(Settings):
     @field_validator("lags")
     @classmethod
     def _ascending(cls, lags: list[int]) -> list[int]:
-        if lags != sorted(set(lags)) or lags[0] < 2:
-            raise ValueError("lags must ascend, from 2 at least")
+        if lags != sorted(set(lags)) or lags[0] < 2 or lags[-1] > 10_000:
+            raise ValueError("lags must ascend, from 2 at least to 10000 at most")
         return lags

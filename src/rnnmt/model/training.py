@@ -6,7 +6,9 @@ numbers of a step, and so the weights, also where training was stopped and went 
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import sacrebleu
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
@@ -284,6 +287,37 @@ class History(pl.Callback):
             f"val/loss {row['val/loss']:.3f}  val/bleu {row['val/bleu']:5.2f}  "
             f"{self.seconds[-1]:.1f} s",
             flush=True,
+        )
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes checkpoints such that only whole ones, safe from power failures, get their names.
+
+    Lightning's own way passes through TMPDIR, and copies where that is another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+        buffer, part = io.BytesIO(), Path(f"{path}.part")
+        torch.save(checkpoint, buffer)
+        with open(part, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+
+class Best(ModelCheckpoint):
+    """Keeps the best epoch, and knows which it is also where the repository has been moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return path and str(Path(str(self.dirpath), Path(path).name))
+
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        kept = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        moved = {"dirpath": self.dirpath, "best_k_models": kept}
+        super().load_state_dict(
+            state_dict | moved | {name: here(state_dict[name]) for name in names}
         )
 
 

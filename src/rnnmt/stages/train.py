@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +141,7 @@ def _train(
 ) -> None:
     import pytorch_lightning as pl
     import torch
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from rnnmt.dataset.batch import Sampling
     from rnnmt.dataset.store import open_split
@@ -189,7 +191,10 @@ def _train(
         callbacks.append(averaging(settings.weight_average))
     callbacks.append(resume_point)  # last, when the others have done what belongs to an update
     trainer = _trainer(settings, work, callbacks, logger)
-    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    except SIGTERMException:  # whose exit code is 0
+        raise SystemExit(128 + signal.SIGTERM) from None
     if trainer.interrupted:
         raise SystemExit(1)
     if share.rank:
@@ -206,9 +211,9 @@ def _trainer(
     import warnings
 
     import pytorch_lightning as pl
-    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+    from pytorch_lightning.callbacks import EarlyStopping
 
-    from rnnmt.model.training import LOG_STEPS
+    from rnnmt.model.training import LOG_STEPS, Best, WholeFiles
 
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -219,7 +224,7 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     mode = {"val/bleu": "max", "val/loss": "min"}[settings.monitor]
-    best = ModelCheckpoint(
+    best = Best(
         dirpath=work,
         filename="best",
         monitor=settings.monitor,
@@ -242,6 +247,7 @@ def _trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         callbacks=[best, stop, *callbacks],
+        plugins=[WholeFiles()],
         logger=logger or False,
         log_every_n_steps=LOG_STEPS,
         enable_model_summary=False,
@@ -275,7 +281,6 @@ def _write(
         "best_epoch": best["epoch"],
         "best": {name: best[name] for name in ("val/loss", "val/perplexity", "val/bleu")},
         "threads": description["threads"],
-        "processes": description["train"]["processes"] * description["train"]["nodes"],
         "precision": precision,
         "memory_mb": peak_memory_mb(),
     }
