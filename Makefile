@@ -8,7 +8,7 @@ SLOWEST := tests/test_pipeline.py tests/test_recipes.py
 TESTS := $(SLOWEST) $(filter-out $(SLOWEST),$(sort $(wildcard tests/test_*.py tests/torture/test_*.py)))
 TRIALS ?= 100
 
-.PHONY: repro test test-all torture lint ui clean
+.PHONY: repro test test-all torture coverage lint ui clean
 
 repro: $(READY)  ## the whole pipeline, of params.yaml or of recipes/$(RECIPE).yaml
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/repro.py $(RECIPE)
@@ -23,6 +23,13 @@ test-all: test  ## and the long ones
 
 torture: $(READY)-dev  ## an hour and longer of chance, kills and hostile input: $(TRIALS) trials of each campaign
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/torture --trials $(TRIALS) --timeout 36000
+
+coverage: $(READY)-dev  ## which branches of search, scoring, cleaning, batches and settings no test runs
+	@mkdir -p work && rm -f work/coverage*
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/coverage run -m pytest -q --numprocesses auto --dist loadfile \
+	  $(patsubst %,tests/test_%.py,search params scoring evaluate clean tokenize download batch)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
 
 lint: $(READY)-dev
 	$(BIN)/ruff check

@@ -74,7 +74,7 @@ def _commit() -> str:
 def _processor() -> str:
     """The processor's name and the instructions that decide about matrix products."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     fields = dict(line.split(":", 1) for line in lines if ":" in line)

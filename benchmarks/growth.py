@@ -152,14 +152,14 @@ def write_settings(folder: Path) -> dict[str, Any]:
     }
     settings["tokenizer"] |= {"vocabulary": 8000}
     settings["variants"] = {"lstm": VARIANT}
-    with open(folder / "params.yaml", "w") as file:
+    with open(folder / "params.yaml", "w", encoding="utf-8") as file:
         yaml.dump(settings, file)
     return settings
 
 
 def write_corpus(folder: Path, pairs: int) -> None:
     for side, sentences in zip(("source", "target"), base(), strict=True):
-        with open(folder / f"{side}.txt", "w") as file:
+        with open(folder / f"{side}.txt", "w", encoding="utf-8") as file:
             file.writelines(itertools.islice(mixed(sentences), pairs))
 
 

@@ -28,7 +28,7 @@ def main() -> None:
     language = wanted.direction.rpartition("-")[2]
     targets = {test: lowered(wanted.splits[test], language) for test in wanted.tests}
     try:
-        comparison = json.loads((reports(corpus) / "comparison.json").read_text())
+        comparison = json.loads((reports(corpus) / "comparison.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; run: dvc repro compare") from None
     metric = BLEU(tokenize="none", force=True)

@@ -69,7 +69,7 @@ def alone() -> Iterator[None]:
     that a killed run has left.
     """
     LOCK.parent.mkdir(exist_ok=True)
-    with open(LOCK, "a+") as file:
+    with open(LOCK, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -102,8 +102,8 @@ def drop_dead_locks(locks: Path = Path(".dvc/tmp/rwlock")) -> None:
     whatever has got its number since, after a power failure for one, for the killed process.
     """
     if locks.exists():
-        written = locks.stat().st_mtime
-        processes = {int(number) for number in re.findall(r'"pid": *(\d+)', locks.read_text())}
+        written, text = locks.stat().st_mtime, locks.read_text(encoding="utf-8")
+        processes = {int(number) for number in re.findall(r'"pid": *(\d+)', text)}
         if not any(is_running(process, written) for process in processes):
             locks.unlink()
 
@@ -196,8 +196,8 @@ class Commands:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if label else None,
             stderr=subprocess.STDOUT if label else None,
-            text=True,
-            errors="replace",
+            encoding="utf-8",
+            errors="backslashreplace",
             process_group=0,  # of its own: a signal reaches it and its children, and once
             preexec_fn=end_with_parent,
         )
@@ -259,12 +259,12 @@ def write_pipeline(recipe: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     up = os.path.relpath(".", folder)
     yaml = YAML()
-    stages = yaml.load(Path("dvc.yaml").read_text())["stages"]
+    stages = yaml.load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for stage in stages.values():
         stage["wdir"] = up
         stage["params"] = [{str(settings): stage["params"]}]
     whole, part = folder / "dvc.yaml", folder / "dvc.yaml.part"  # DVC refuses half a dvc.yaml
-    with open(part, "w") as file:
+    with open(part, "w", encoding="utf-8") as file:
         yaml.dump({"vars": [os.path.join(up, settings)], "stages": stages}, file)
     return part.replace(whole)
 

@@ -109,7 +109,7 @@ def train(arguments: argparse.Namespace) -> int:
             pipeline.unlink(missing_ok=True)
     there = [name for name in OUTPUTS if Path(name).exists()]
     _git("add", "--intent-to-add", "--", *there)
-    PATCH.write_text(_git("diff", "--binary", "HEAD", "--", *there))
+    PATCH.write_text(_git("diff", "--binary", "HEAD", "--", *there), encoding="utf-8")
     SUMMARY.write_text("\n\n".join(part for part in summary if part) + "\n", encoding="utf-8")
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(page, "a", encoding="utf-8") as file:
@@ -265,7 +265,7 @@ def _output(name: str, value: str) -> None:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(["git", *arguments], stdout=subprocess.PIPE, encoding="utf-8")
     if done.returncode:
         raise UserError(f"git {arguments[0]} has failed; its lines above say why")
     return done.stdout

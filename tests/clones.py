@@ -57,8 +57,8 @@ def shrink(settings: dict[str, Any]) -> dict[str, Any]:
 class Clone:
     """A copy of the tracked files in a git repository of its own, as a stranger has it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder, self.more = folder, environment
         files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
         for name in files.splitlines():
             if (ROOT / name).is_file() and not name.startswith(("reports/", "dvc.lock")):
@@ -69,7 +69,7 @@ class Clone:
         run("git", "init", "--quiet", cwd=folder)
 
     def write(self, settings: dict[str, Any], file: str = "params.yaml") -> None:
-        with open(self.folder / file, "w") as stream:
+        with open(self.folder / file, "w", encoding="utf-8") as stream:
             YAML(typ="safe", pure=True).dump(settings, stream)
 
     @property
@@ -79,6 +79,7 @@ class Clone:
             **{k: v for k, v in os.environ.items() if not k.startswith(("RNNMT", "MLFLOW", "DVC"))},
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "PYTHONPATH": str(self.folder / "src"),
+            **self.more,
         }
 
     def repro(self, *arguments: str) -> str:
@@ -102,7 +103,7 @@ class Clone:
         """The same with its data, models, reports and caches, in another folder."""
         shutil.copytree(self.folder, folder, symlinks=True)
         other = Clone.__new__(Clone)
-        other.folder = folder
+        other.folder, other.more = folder, self.more
         return other
 
     def settings(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def _file(module: str) -> Path | None:
 
 def _imports(file: Path) -> list[str]:
     names: list[str] = []
-    for node in _running(ast.parse(file.read_text())):
+    for node in _running(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

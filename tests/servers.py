@@ -43,7 +43,7 @@ def running(
     )
     try:
         for _ in range(1800):
-            assert process.poll() is None, Path(log.name).read_text()
+            assert process.poll() is None, Path(log.name).read_text(encoding="utf-8")
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 break
@@ -92,7 +92,7 @@ def s3(folder: Path) -> Iterator[str]:
     client = "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1])"
     make = f"{client}.create_bucket(Bucket='rnnmt')"
     command = [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
-    with open(folder / "s3.log", "w") as log, running(command, port, log):
+    with open(folder / "s3.log", "w", encoding="utf-8") as log, running(command, port, log):
         subprocess.run([sys.executable, "-c", make, address], env=KEYS, check=True)
         yield address
 
@@ -101,7 +101,11 @@ def s3(folder: Path) -> Iterator[str]:
 def mlflow(folder: Path) -> Iterator[str]:
     """The address of an MLflow server, which keeps runs in PostgreSQL and artifacts in S3."""
     port = free_port()
-    with postgresql() as database, s3(folder) as store, open(folder / "mlflow.log", "w") as log:
+    with (
+        postgresql() as database,
+        s3(folder) as store,
+        open(folder / "mlflow.log", "w", encoding="utf-8") as log,
+    ):
         environment = KEYS | {
             "MLFLOW_S3_ENDPOINT_URL": store,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -132,5 +136,5 @@ def sshd(folder: Path) -> Iterator[tuple[int, Path]]:
         "PermitRootLogin yes\nSubsystem sftp internal-sftp\n"
     )
     command = [program, "-D", "-e", "-f", str(folder / "config")]
-    with open(folder / "sshd.log", "w") as log, running(command, port, log):
+    with open(folder / "sshd.log", "w", encoding="utf-8") as log, running(command, port, log):
         yield port, folder / "key"

@@ -421,7 +421,7 @@ def test_keys_within_keys_are_checked_too(use: Callable[..., Path]) -> None:
         ({"width": "1"}, r"params\.yaml:\d+: inner\.width: .*integer.*, found '1'"),
     ]:
         file = Path("params.yaml")
-        file.write_text(TEXT + f"inner: {json.dumps(inner)}\n")
+        file.write_text(TEXT + f"inner: {json.dumps(inner)}\n", encoding="utf-8")
         with pytest.raises(UserError, match=f"^{said}"):
             params.validate({"threads": 1, "inner": inner}, Outer, ())
 
@@ -528,7 +528,10 @@ def test_a_file_that_is_a_folder(use: Callable[..., Path], monkeypatch: pytest.M
 def test_every_mistake_of_a_section_is_told_at_once(use: Callable[..., Path]) -> None:
     use("  hidden: 8\n", "  hidden: -8\n")
     file = Path("params.yaml")
-    file.write_text(file.read_text().replace("  dropout: 0.2", "  dropout: 2.0"))
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("  dropout: 0.2", "  dropout: 2.0"),
+        encoding="utf-8",
+    )
     lines = message_of(lambda: params.load("model", ModelSettings)).splitlines()
     assert [re.match(r"params\.yaml:\d+: model\.(\w+): ", line)[1] for line in lines] == [
         "hidden",

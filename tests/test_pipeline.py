@@ -353,12 +353,19 @@ MOMENTS: list[tuple[str, Callable[[Path], bool]]] = [
 ]
 
 
+# Where Python by itself reads and writes ASCII.
+ELSEWHERE = {
+    "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Pacific/Chatham",
+    "PYTHONHASHSEED": "7",
+}  # fmt: skip
+
+
 def test_killed_in_every_stage_it_ends_with_the_same_bytes(clone: Clone, tmp_path: Path) -> None:
     """SIGKILL to the whole process group, again and again, then a plain `dvc repro`.
 
-    Among them once in another folder: the repository is moved.
+    Among them the repository is moved; and all is in another folder, locale and time zone.
     """
-    other = Clone(tmp_path / "another folder")
+    other = Clone(tmp_path / "another folder", **ELSEWHERE)
     killed = []
     for stage, arrived in MOMENTS:
         process = other.start("dvc", "repro")
@@ -462,7 +469,7 @@ def test_only_one_make_repro_runs_in_a_clone(tmp_path: Path) -> None:
     left.touch()
     lock = tmp_path / ".dvc/tmp/make-repro.lock"
     lock.parent.mkdir()
-    with open(lock, "w") as file:
+    with open(lock, "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         print(123, end="", file=file, flush=True)
         assert "`kill 123`" in fails(*MAKE_REPRO, cwd=tmp_path, env=other.environment)

@@ -113,7 +113,9 @@ def score(variant: str) -> None:
     run, wanted = Run("bundled", variant, 1), references("bundled")
     settings = params.load("evaluate", evaluate.EvaluateSettings)
     for split in wanted.splits:
-        sources = Path(f"data/bundled/tokens/{split}.source.txt").read_text().splitlines()
+        sources = (
+            Path(f"data/bundled/tokens/{split}.source.txt").read_text(encoding="utf-8").splitlines()
+        )
         records = "".join(json.dumps({"source": source}) + "\n" for source in sources)
         write(Path("reports/bundled/translations", str(run), f"{split}.jsonl"), records)
     scores = {split: evaluate.evaluate(run, wanted, split, settings) for split in wanted.splits}
@@ -123,14 +125,14 @@ def score(variant: str) -> None:
 def only(*variants: str) -> None:
     """Make these the variants of params.yaml."""
     settings = params.read() | {"variants": {name: {} for name in variants}}
-    Path("params.yaml").write_text(json.dumps(settings))
+    Path("params.yaml").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def rule(**settings: float) -> None:
     """Change the section `promote`."""
     values = params.read()
     values["promote"] |= settings
-    Path("params.yaml").write_text(json.dumps(values))
+    Path("params.yaml").write_text(json.dumps(values), encoding="utf-8")
 
 
 def champion() -> ModelVersion:
@@ -448,7 +450,7 @@ def test_mlflows_own_server_serves_it(folder: Path) -> None:
     command = ["mlflow", "models", "serve", "-m", f"models:/{NAME}@champion", "-p", str(port)]
     environment = servers.KEYS | {"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
     with (
-        open(folder / "log", "w") as log,
+        open(folder / "log", "w", encoding="utf-8") as log,
         servers.running([*command, "--env-manager", "local"], port, log, environment),
     ):
         body = {"inputs": ["le chat noir", ""], "params": {"beam": 2, "nbest": 2}}

@@ -65,7 +65,7 @@ def test_the_workflows_are_valid_and_safe() -> None:
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
 def test_every_command_of_a_workflow_exists(file: Path) -> None:
-    jobs = YAML(typ="safe", pure=True).load(file.read_text())["jobs"]
+    jobs = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     assert commands
     makefile = (ROOT / "Makefile").read_text()
@@ -176,7 +176,7 @@ class Lab:
         yaml = YAML(typ="safe", pure=True)
         settings = yaml.load(file.read_text())
         settings[section] |= values
-        with open(file, "w") as stream:
+        with open(file, "w", encoding="utf-8") as stream:
             yaml.dump(settings, stream)
         self._push(runner.folder, f"HEAD:{to}", f"Other {section}")
 
@@ -187,7 +187,7 @@ class Lab:
         settings = yaml.load((runner.folder / "params.yaml").read_text())
         settings["corpus"]["name"] = name
         settings["variants"] = variants
-        with open(runner.folder / "recipes" / f"{name}.yaml", "w") as stream:
+        with open(runner.folder / "recipes" / f"{name}.yaml", "w", encoding="utf-8") as stream:
             yaml.dump(settings, stream)
         self._push(runner.folder, "HEAD:main", "A recipe")
 
@@ -282,7 +282,7 @@ def test_retraining_from_a_push_to_a_champion(
     )  # fmt: skip
     settings = YAML(typ="safe", pure=True).load((other.folder / "params.yaml").read_text())
     settings["variants"]["gru"].pop("learning_rate")
-    with open(other.folder / "params.yaml", "w") as stream:
+    with open(other.folder / "params.yaml", "w", encoding="utf-8") as stream:
         YAML(typ="safe", pure=True).dump(settings, stream)
     code, stages, changed = other.train("--promote")
     assert (code, stages, changed) == (3, {"train@gru-1"} | decoding, "changed=true")

@@ -642,7 +642,7 @@ def test_a_run_finds_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     lines = wanted.hypotheses(run, "test", "greedy")
     assert lines == run.hypotheses("test", "greedy") != run.hypotheses("test", "beam")
     text = Path("reports/bundled/translations/lstm-dot-1/test.greedy.txt")
-    text.write_text("\n".join(lines[1:]) + "\n")
+    text.write_text("\n".join(lines[1:]) + "\n", encoding="utf-8")
     message = r"lstm-dot-1: test\.greedy\.txt has 39 lines, .* have 40; run: dvc repro decode@lstm"
     with pytest.raises(UserError, match=message):
         wanted.hypotheses(run, "test", "greedy")

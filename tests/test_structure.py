@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import runpy
 import subprocess
@@ -142,3 +143,11 @@ for file in sys.argv[1:]:
         assert not end.code, end.code
 import ours_training
 """
+
+
+def test_letters_that_the_locale_lacks_are_printed_as_numbers() -> None:
+    program = "from rnnmt.errors import run_main; run_main(lambda: print('M\\xfcller'))"
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=os.environ | ascii_only, capture_output=True, check=True)
+    assert done.stdout == rb"M\xfcller" + b"\n"

@@ -141,7 +141,7 @@ def write_outputs(history: History, variant: str = "lstm", bleu: float = 50.0) -
     translations, tokens = reports / "translations" / f"{variant}-1", Path("data/tiny/tokens")
     for folder in (model, reports / "scores", translations, tokens):
         folder.mkdir(parents=True, exist_ok=True)
-    with open(model / "history.csv", "w", newline="") as file:
+    with open(model / "history.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, history.COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history.rows)
@@ -519,7 +519,7 @@ def test_sync_sees_without_mlflow_whether_there_is_something_to_do(
 def test_sync_names_a_damaged_file(root: Path) -> None:  # noqa: ARG001
     write_outputs(made_up_history())
     file = Path("models/tiny/lstm-1/history.csv")
-    file.write_text("epoch,step,tokens\n1,60,x\n")
+    file.write_text("epoch,step,tokens\n1,60,x\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"history\.csv:2: "):
         sync()
 

@@ -162,7 +162,7 @@ def peak_memory() -> float:
     From Linux's VmHWM: `ru_maxrss` would count the memory of the process that started this one.
     """
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         import resource
 

@@ -5,6 +5,7 @@ what memory it took.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import re
 import resource
@@ -31,6 +32,8 @@ def run_main(main: Callable[[], None]) -> None:
     # Of the million objects of torch and Lightning none is garbage. Looking for some costs a
     # fifth of their import, and longer than a second at the program's end.
     gc.set_threshold(10_000)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding may lack some letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except (UserError, OSError, MemoryError, RuntimeError, ImportError) as error:
@@ -85,7 +88,7 @@ def _end_with_dvc() -> None:
     parent = os.getppid()
     try:
         if b"-m rnnmt." in Path(f"/proc/{parent}/cmdline").read_bytes():  # a shell's command
-            parent = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])
+            parent = int(Path(f"/proc/{parent}/stat").read_bytes().rpartition(b")")[2].split()[1])
         ended = os.pidfd_open(parent)
         gone = os.getpgid(parent) != os.getpgrp()  # it is init, which takes orphans
     except (FileNotFoundError, ProcessLookupError):
@@ -109,7 +112,7 @@ def peak_memory_mb() -> float:
     """The most memory (MB, libraries included) that this process has held at once."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count what the process was forked from
-        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
         if peak:
             return round(int(peak[1]) / 1024, 1)
     unit = 2**20 if sys.platform == "darwin" else 1024

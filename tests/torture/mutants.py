@@ -368,7 +368,7 @@ def get_code(loader: SourceFileLoader, name: str) -> CodeType | None:
 
 def measure(name: str) -> Tests:
     """The tests of a file that pass here: how long they take, and which lines they run."""
-    with tempfile.NamedTemporaryFile("w+") as file:
+    with tempfile.NamedTemporaryFile("w+", encoding="utf-8") as file:
 
         def work() -> int:
             for module in MODULES:
@@ -396,7 +396,7 @@ def dies(module: str, mutant: Mutant, tests: Tests, killers: Counter[str]) -> bo
         and (mutant.statement is None or mutant.statement in ran.get(module, ()))
     ]
     chosen.sort(key=lambda test: (-killers[test.partition("[")[0]], tests[test][0]))
-    with tempfile.TemporaryFile("w+") as killer:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as killer:
 
         def work() -> int:
             CODES[f"rnnmt.{module}"] = mutant.code

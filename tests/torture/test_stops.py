@@ -110,7 +110,7 @@ class Trial:
                 path.unlink()
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        with open(self.log, "a") as log:
+        with open(self.log, "a", encoding="utf-8") as log:
             print("$", *command, file=log, flush=True)
             return subprocess.Popen(
                 command,
@@ -152,7 +152,9 @@ class Trial:
             status = ("dvc", "status", "-q", self.stage)
             run(*status, cwd=self.clone.folder, env=self.clone.environment)
         for label, metrics in epochs_in_mlflow(self.clone).items():
-            with open(self.clone.folder / f"models/small/{label}/history.csv") as file:
+            with open(
+                self.clone.folder / f"models/small/{label}/history.csv", encoding="utf-8"
+            ) as file:
                 rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
             wanted = {name: [(row["step"], row[name]) for row in rows] for name in metrics}
             assert metrics == wanted, f"{told}: {label}"

@@ -58,7 +58,9 @@ def by_phenomenon(
     """BLEU and the share of `exact` ones (sentences,) of those with each label; {} without."""
     if not labels.exists():
         return {}
-    rows = [json.loads(line)["phenomena"] for line in labels.read_text().splitlines()]
+    rows = [
+        json.loads(line)["phenomena"] for line in labels.read_text(encoding="utf-8").splitlines()
+    ]
     names = sorted({name for row in rows for name in row})
     bleu = {"bleu": stats["bleu"]}
     return {

@@ -43,7 +43,7 @@ def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
     """Read a model's folder. Raises UserError where a file is missing or does not fit."""
     folder = Path(folder)
     try:
-        settings = json.loads((folder / "settings.json").read_text())
+        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         weights = _weights(folder / "weights.pt")
         model = _build(settings, weights)
         source, target = (Tokenizer(folder / f"{side}.model") for side in ("source", "target"))

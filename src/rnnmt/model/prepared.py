@@ -197,15 +197,18 @@ class RnnStep(nn.Module):
     `inputs` gives W x + b of all gates and `recurrent` U h.
     """
 
+    one_sum = True  # of W x + b and U h, so that one bias is enough
+
     def __init__(self, layer: Recurrent) -> None:
         super().__init__()
         weights = layer.layer.state_dict()
         self.hidden = layer.hidden
         self.gates = len(weights["weight_ih_l0"]) // layer.hidden
-        self.inputs: nn.Module = PackedLinear(
-            weights["weight_ih_l0"], weights["bias_ih_l0"] + weights["bias_hh_l0"]
-        )
-        self.recurrent = PackedLinear(weights["weight_hh_l0"], None)
+        bias, own = weights["bias_ih_l0"], weights["bias_hh_l0"]
+        if self.one_sum:
+            bias, own = bias + own, None
+        self.inputs: nn.Module = PackedLinear(weights["weight_ih_l0"], bias)
+        self.recurrent = PackedLinear(weights["weight_hh_l0"], own)
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """`inputs` (N, 1, I), state (K, N, H) -> hidden state (N, 1, H), state (K, N, H)."""
@@ -233,11 +236,7 @@ class LstmStep(RnnStep):
 class GruStep(RnnStep):
     """The reset gate stands between U_n and the sum, so that n keeps two products apart."""
 
-    def __init__(self, layer: Recurrent) -> None:
-        super().__init__(layer)
-        weights = layer.layer.state_dict()
-        self.inputs = PackedLinear(weights["weight_ih_l0"], weights["bias_ih_l0"])
-        self.recurrent = PackedLinear(weights["weight_hh_l0"], weights["bias_hh_l0"])
+    one_sum = False
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         (h,) = state

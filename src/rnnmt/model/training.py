@@ -50,7 +50,7 @@ def _has_fast_bfloat16() -> bool:
         return False  # it would be emulated
     # Intel's processors without AMX have the instructions of avx512_bf16, which take them twice
     # the time of float32's; on AMD's and ARM's they take half of it.
-    intel = CPUINFO.exists() and "GenuineIntel" in CPUINFO.read_text()
+    intel = CPUINFO.exists() and "GenuineIntel" in CPUINFO.read_text(encoding="utf-8")
     return not intel or torch.cpu._is_amx_tile_supported()
 
 
@@ -124,7 +124,7 @@ class TranslationModule(pl.LightningModule):
         super().__init__()
         self.model = model
         self.share = share
-        self.rounding = precision == "bfloat16"
+        self.precision = precision
         self.settings = settings
         self.total_steps = total_steps  # never trainer.estimated_stepping_batches: it would
         self.seed = seed  # silently drop the loader's place in a resumed epoch
@@ -180,7 +180,8 @@ class TranslationModule(pl.LightningModule):
     def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor, int]:
         """Sums of smoothed and of plain cross-entropy in nats, and their number of tokens."""
         # Matrix products and states in bfloat16; weights, their updates and validation in float32.
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.rounding and self.training):
+        rounding = self.training and self.precision == "bfloat16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounding):
             output = self.model(batch.source, batch.source_lengths, batch.decoder_input)
         real = batch.labels != PAD
         layer = self.model.decoder.output

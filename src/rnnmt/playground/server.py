@@ -46,7 +46,6 @@ def application(
     variants: list[Variant], examples: list[dict[str, str]], hosts: tuple[str, ...], workers: int
 ) -> Starlette:
     """The application; it answers requests that name one of `hosts`, `workers` at a time."""
-    by_name = {variant.name: variant for variant in variants}
     settings = variants[0].trained.settings
     overview = {
         "corpus": settings.get("corpus", ""),
@@ -57,7 +56,6 @@ def application(
         "max_characters": MAX_CHARACTERS,
         "max_beam": MAX_BEAM,
     }
-    turns = anyio.CapacityLimiter(workers)
 
     def page(request: Request) -> Response:  # noqa: ARG001
         return FileResponse(PAGE / "index.html")
@@ -65,7 +63,34 @@ def application(
     def list_variants(request: Request) -> Response:  # noqa: ARG001
         return JSONResponse(overview)
 
-    async def answer(request: Request) -> Response:
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Mount("/page", StaticFiles(directory=PAGE)),
+            Route("/api/variants", list_variants),
+            Route("/api/answer", _Answers(variants, workers), methods=["POST"]),
+        ],
+        middleware=[
+            Middleware(_Headers),
+            # A foreign site whose name comes to mean this machine (DNS rebinding) has its own
+            # name in the Host header.
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+        ],
+    )
+
+
+class _Answers:
+    """POST /api/answer; `workers` variants answer at a time."""
+
+    def __init__(self, variants: list[Variant], workers: int) -> None:
+        self.variants = {variant.name: variant for variant in variants}
+        self.turns = anyio.CapacityLimiter(workers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self.answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
         # No other site's page can send this type: a browser would have to ask first.
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             return _refuse(415, "Send JSON, as content type application/json.")
@@ -79,33 +104,21 @@ def application(
             question = Question.model_validate_json(body)
         except ValidationError as error:
             return _refuse(422, _explain(error))
-        variant = by_name.get(question.variant)
-        if variant is None:
+        if question.variant not in self.variants:
             return _refuse(404, f"There is no variant '{question.variant}'.")
-        if turns.statistics().tasks_waiting >= MAX_WAITING:
+        if self.turns.statistics().tasks_waiting >= MAX_WAITING:
             return _refuse(503, "Too many questions at once; ask again in a moment.")
-        async with turns:
+        return await self._in_turn(request, question)
+
+    async def _in_turn(self, request: Request, question: Question) -> Response:
+        answer = self.variants[question.variant].answer
+        async with self.turns:
             if await request.is_disconnected():  # the person typed on, nobody wants it any more
                 return Response(status_code=204)
             try:
-                return JSONResponse(await anyio.to_thread.run_sync(variant.answer, question))
+                return JSONResponse(await anyio.to_thread.run_sync(answer, question))
             except UserError as error:
                 return _refuse(422, str(error))
-
-    return Starlette(
-        routes=[
-            Route("/", page),
-            Mount("/page", StaticFiles(directory=PAGE)),
-            Route("/api/variants", list_variants),
-            Route("/api/answer", answer, methods=["POST"]),
-        ],
-        middleware=[
-            Middleware(_Headers),
-            # A foreign site whose name comes to mean this machine (DNS rebinding) has its own
-            # name in the Host header.
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
-        ],
-    )
 
 
 def serve(

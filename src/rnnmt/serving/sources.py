@@ -31,7 +31,7 @@ class _Folder:
     def load(self, current: str | None) -> Model | None:
         file = self._path / "settings.json"
         try:
-            fingerprint = str(json.loads(file.read_text())["fingerprint"])[:12]
+            fingerprint = str(json.loads(file.read_text(encoding="utf-8"))["fingerprint"])[:12]
         except FileNotFoundError:
             raise UserError(f"{file}: no such file; is {self._path} a model's folder?") from None
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from rnnmt.dataset.batch import Share
-    from rnnmt.model.seq2seq import Seq2Seq
-    from rnnmt.model.training import History
+    from rnnmt.model.training import History, ParallelData, TranslationModule
 
 
 def main() -> None:
@@ -88,7 +87,7 @@ def _describe(
     import rnnmt.model.training  # noqa: F401  (all code that training runs is loaded now)
 
     try:
-        manifest = json.loads((tokens / "manifest.json").read_text())
+        manifest = json.loads((tokens / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; run `dvc repro tokenize`") from None
     sizes = manifest["vocabulary"]
@@ -123,7 +122,7 @@ def _code_digest() -> str:
 def _lock(work: Path) -> Iterator[None]:
     """Only one process trains in a folder; the system frees the lock however that one ends."""
     work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as file:
+    with open(work / "lock", "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -143,22 +142,49 @@ def _train(
     import torch
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+    from rnnmt.model.training import History, ResumePoint, averaging
+    from rnnmt.tracking.training import LogEpochs, training_logger
+
+    pl.seed_everything(description["seed"], workers=True, verbose=False)
+    data, module = _data_and_module(description, model_settings, settings, tokens, share)
+    last = work / "last.ckpt"
+    resume = last if last.exists() else None
+    history, logger = History(), None
+    callbacks: list[pl.Callback] = [history]
+    if share.rank == 0:
+        logger = training_logger(description, resume is not None)
+        callbacks.append(LogEpochs(history, logger))
+    if settings.weight_average:
+        callbacks.append(averaging(settings.weight_average))
+    # Last, when the others have done what belongs to an update.
+    callbacks.append(ResumePoint(last, settings.checkpoint_seconds))
+    trainer = _trainer(settings, work, callbacks, logger)
+    try:
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    except SIGTERMException:  # whose exit code is 0
+        raise SystemExit(128 + signal.SIGTERM) from None
+    if trainer.interrupted:
+        raise SystemExit(1)
+    if share.rank:
+        return
+    module.load_state_dict(torch.load(work / "best.ckpt", weights_only=True)["state_dict"])
+    _write(description, module, history, tokens)
+    shutil.rmtree(work)
+
+
+def _data_and_module(
+    description: dict[str, Any],
+    model: ModelSettings,
+    settings: TrainSettings,
+    tokens: Path,
+    share: Share,
+) -> tuple[ParallelData, TranslationModule]:
     from rnnmt.dataset.batch import Sampling
     from rnnmt.dataset.store import open_split
     from rnnmt.dataset.tokenizer import BpeDropout, Tokenizer
     from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
-    from rnnmt.model.training import (
-        History,
-        ParallelData,
-        ResumePoint,
-        TranslationModule,
-        averaging,
-        usable_precision,
-    )
-    from rnnmt.tracking.training import LogEpochs, training_logger
+    from rnnmt.model.training import ParallelData, TranslationModule, usable_precision
 
-    precision = usable_precision(settings.precision)
-    pl.seed_everything(description["seed"], workers=True, verbose=False)
     source, target = (Tokenizer(tokens / f"{side}.model") for side in ("source", "target"))
     rate = settings.bpe_dropout
     data = ParallelData(
@@ -170,38 +196,16 @@ def _train(
         share,
     )
     module = TranslationModule(
-        Seq2Seq(model_settings, Vocabularies(**description["vocabularies"])),
+        Seq2Seq(model, Vocabularies(**description["vocabularies"])),
         settings,
-        precision,
+        usable_precision(settings.precision),
         total_steps=settings.max_epochs * len(data.train),
         seed=description["seed"],
         tokenizer=target,
-        references=(tokens / "valid.target.txt").read_text().split("\n")[:-1],
+        references=(tokens / "valid.target.txt").read_text(encoding="utf-8").split("\n")[:-1],
         share=share,
     )
-    last = work / "last.ckpt"
-    resume = last if last.exists() else None
-    history, logger = History(), None
-    callbacks: list[pl.Callback] = [history]
-    if share.rank == 0:
-        logger = training_logger(description, resume is not None)
-        callbacks.append(LogEpochs(history, logger))
-    resume_point = ResumePoint(last, settings.checkpoint_seconds)
-    if settings.weight_average:
-        callbacks.append(averaging(settings.weight_average))
-    callbacks.append(resume_point)  # last, when the others have done what belongs to an update
-    trainer = _trainer(settings, work, callbacks, logger)
-    try:
-        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-    except SIGTERMException:  # whose exit code is 0
-        raise SystemExit(128 + signal.SIGTERM) from None
-    if trainer.interrupted:
-        raise SystemExit(1)
-    if share.rank:
-        return
-    module.load_state_dict(torch.load(work / "best.ckpt", weights_only=True)["state_dict"])
-    _write(description, module.model, history, tokens, precision)
-    shutil.rmtree(work)
+    return data, module
 
 
 def _trainer(
@@ -257,15 +261,15 @@ def _trainer(
 
 
 def _write(
-    description: dict[str, Any], model: Seq2Seq, history: History, tokens: Path, precision: str
+    description: dict[str, Any], module: TranslationModule, history: History, tokens: Path
 ) -> None:
     from rnnmt.model.folder import save_model
 
     folder = Path(
         "models", description["corpus"], f"{description['variant']}-{description['seed']}"
     )
-    save_model(folder, model, description, tokens)
-    with open(folder / "history.csv", "w", newline="") as file:
+    save_model(folder, module.model, description, tokens)
+    with open(folder / "history.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, history.COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history.rows)
@@ -273,7 +277,7 @@ def _write(
     best = (max if monitor == "val/bleu" else min)(history.rows, key=lambda row: row[monitor])
     seconds = sum(history.seconds)
     summary = {
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in module.model.parameters()),
         "seconds": round(seconds, 2),
         "epoch_seconds": [round(s, 2) for s in history.seconds],
         "target_tokens_per_second": round(history.rows[-1]["tokens"] / seconds, 1),
@@ -281,7 +285,7 @@ def _write(
         "best_epoch": best["epoch"],
         "best": {name: best[name] for name in ("val/loss", "val/perplexity", "val/bleu")},
         "threads": description["threads"],
-        "precision": precision,
+        "precision": module.precision,
         "memory_mb": peak_memory_mb(),
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")

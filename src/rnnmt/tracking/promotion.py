@@ -220,7 +220,7 @@ def _decoded_weights(run: Run) -> str | None:
     recipe = params.path()
     lock = Path("dvc.lock") if recipe.parent == Path() else recipe.with_suffix("") / "dvc.lock"
     try:
-        stages = YAML(typ="safe").load(lock.read_text())["stages"]
+        stages = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
         deps = stages[f"decode@{run}"]["deps"]
     except (OSError, KeyError, TypeError):
         return None
@@ -302,7 +302,10 @@ def _find_folder(evidence: Evidence) -> Path | None:
     """The folder of models/ with just this model."""
     for file in sorted(Path("models", evidence.about["corpus"]).glob("*/settings.json")):
         with contextlib.suppress(OSError, ValueError):
-            if json.loads(file.read_text()).get(registry.FINGERPRINT) == evidence.fingerprint:
+            if (
+                json.loads(file.read_text(encoding="utf-8")).get(registry.FINGERPRINT)
+                == evidence.fingerprint
+            ):
                 return file.parent
     return None
 

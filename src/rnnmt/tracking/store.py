@@ -52,7 +52,7 @@ def alone(uri: str) -> Iterator[None]:
     if database is None:
         yield
         return
-    with open(f"{database}.lock", "w") as file:
+    with open(f"{database}.lock", "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
