@@ -724,6 +724,15 @@ def test_an_ensemble_takes_the_mean_of_the_probabilities(tokenizer: Tokenizer) -
             assert hypothesis.log_prob == pytest.approx(total, abs=1e-3)
 
 
+def test_two_models_translate_greedily_together(tokenizer: Tokenizer) -> None:
+    one, other = (translator(tokenizer, "gru", "general", seed) for seed in (3, 6))
+    both = Translator(one.trained, RATIO, [other.trained])
+    greedy = both.greedy(TEXT)
+    assert greedy == [best.text for [best] in both.beam(TEXT, 1, 1, 0.0)]
+    alone = (one.greedy(TEXT), other.greedy(TEXT), [t.text for [t] in both.beam(TEXT, 2, 1, 0.0)])
+    assert greedy not in alone, "a weak test"
+
+
 def test_models_of_other_tokenizers_are_refused(tokenizer: Tokenizer) -> None:
     options = TokenizerSettings(algorithm="bpe", joint=True, vocabulary=40, byte_fallback=False)
     other = Tokenizer(train(TEXT, options, "joint"))
