@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
-from rnnmt.model.training import Best, WholeFiles
+from rnnmt.model.training import Best, Stop, WholeFiles, in_chunks
 
 
 def best(folder: Path) -> Best:
@@ -51,3 +54,52 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
     with pytest.raises(OSError, match="No space left"):
         WholeFiles().save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+class Worse(pl.LightningModule):
+    """Its validation is worse each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.epochs = torch.nn.Parameter(torch.ones(1)), 0
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> Any:
+        return (self.weight * batch).sum() * batch_idx
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        self.log("val/bleu", float(-self.current_epoch * len(batch) - batch_idx))
+
+    def on_train_epoch_end(self) -> None:
+        self.epochs += 1
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_training_that_patience_has_ended_does_not_go_on(tmp_path: Path) -> None:
+    """Killed before its model was written, and begun again."""
+    data = DataLoader(torch.ones(4, 1))
+
+    def fit(checkpoint: Path | None) -> tuple[pl.Trainer, Worse]:
+        module, trainer = Worse(), pl.Trainer(
+            accelerator="cpu", max_epochs=9, callbacks=[Stop("val/bleu", mode="max", patience=2)],
+            logger=False, enable_progress_bar=False, enable_model_summary=False,
+            enable_checkpointing=False, default_root_dir=tmp_path,
+        )  # fmt: skip
+        trainer.fit(module, data, data, ckpt_path=checkpoint, weights_only=True)
+        return trainer, module
+
+    trainer, module = fit(None)
+    assert module.epochs == 3
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    assert fit(tmp_path / "last.ckpt")[1].epochs == 0
+
+
+def test_what_is_validated_together_is_never_too_much() -> None:
+    lengths = [1] * 300 + [200, 200, 9_000, 9_000, 20_000, 30_000]
+    chunks = in_chunks(list(range(len(lengths))), lengths.__getitem__)
+    assert [row for rows in chunks for row in rows] == list(range(len(lengths)))
+    sizes = [(len(rows), max(lengths[row] for row in rows)) for rows in chunks]
+    assert sizes == [
+        (128, 1), (128, 1), (46, 200), (1, 9_000), (1, 9_000), (1, 20_000), (1, 30_000),
+    ]  # fmt: skip

@@ -96,29 +96,62 @@ def test_two_processes_train_what_one_does(clone: Clone) -> None:
         torch.testing.assert_close(both[name], weight, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.long
-def test_two_nodes_train_what_two_processes_do(clone: Clone) -> None:
-    port = free_port()
-    nodes = [
+def together(made: Clone, started: list[tuple[list[str], dict[str, str]]]) -> None:
+    """Commands, each with its environment, that end well only beside each other."""
+    processes = [
         subprocess.Popen(
-            [
-                sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
-                "--nproc-per-node", "1", "--node-rank", str(rank), "--master-addr", "127.0.0.1",
-                "--master-port", str(port), "-m", "rnnmt.stages.train", "nodes", "1",
-            ],
-            cwd=clone.folder,
-            env=clone.environment,
+            command,
+            cwd=made.folder,
+            env=made.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        for command, environment in started
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert not any(process.returncode for process in processes), printed
+
+
+@pytest.mark.long
+def test_two_nodes_train_what_two_processes_do(clone: Clone) -> None:
+    port = free_port()
+    nodes = [
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
+            "--nproc-per-node", "1", "--node-rank", str(rank), "--master-addr", "127.0.0.1",
+            "--master-port", str(port), "-m", "rnnmt.stages.train", "nodes", "1",
+        ]
         for rank in range(2)
     ]  # fmt: skip
-    printed = [node.communicate(timeout=300)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], printed
+    together(clone, [(node, {}) for node in nodes])
     np.testing.assert_allclose(history(clone, "nodes"), history(clone, "noisy"), rtol=1e-6)
     for name, weight in weights(clone, "noisy").items():
         torch.testing.assert_close(weights(clone, "nodes")[name], weight, rtol=1e-5, atol=1e-6)
+
+
+def slurm(tasks: int, rank: int) -> dict[str, str]:
+    """What srun tells its tasks on one node."""
+    told = {
+        "NTASKS": tasks, "NTASKS_PER_NODE": tasks, "PROCID": rank, "LOCALID": rank, "NODEID": 0,
+        "NNODES": 1, "JOB_ID": 1000 + free_port(), "JOB_NAME": "rnnmt", "NODELIST": "127.0.0.1",
+    }  # fmt: skip
+    return {f"SLURM_{name}": str(value) for name, value in told.items()}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_in_a_slurm_job_they_train_the_same(clone: Clone, tmp_path: Path, tasks: int) -> None:
+    """Also in a job of one task, which starts the second process itself."""
+    other, port = clone.copy(tmp_path / "other"), str(free_port())
+    model = other.folder / "models" / "small" / "noisy-1"
+    for file in model.iterdir():
+        file.unlink()
+    environments = [slurm(tasks, rank) | {"MASTER_PORT": port} for rank in range(tasks)]
+    together(other, [([*TRAIN, "noisy", "1"], environment) for environment in environments])
+    wanted = clone.folder / "models" / "small" / "noisy-1"
+    for name in ("weights.pt", "settings.json", "history.csv"):
+        assert (model / name).read_bytes() == (wanted / name).read_bytes()
 
 
 @pytest.mark.long

@@ -20,6 +20,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
@@ -170,6 +171,21 @@ def test_what_is_no_file_in_a_tar_is_passed_over(tmp_path: Path, kind: bytes) ->
     assert list(files.Text(tmp_path / "a.tar.xz", "*.txt").lines()) == ["a", "b"]
     with pytest.raises(UserError, match="no such file"):
         list(files.Text(tmp_path / "a.tar.xz", "one.txt").lines())
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "bz2"])
+@pytest.mark.parametrize("where", ["name", "other file"])
+def test_what_a_tar_only_passes_over_may_not_inflate_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str
+) -> None:
+    monkeypatch.setattr(files, "INFLATED", 100_000)
+    with tarfile.open(tmp_path / "a.tar", f"w:{kind}", format=tarfile.GNU_FORMAT) as archive:  # type: ignore[call-overload]
+        for name in ("x" * 9_000_000 if where == "name" else "large", "a.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 9_000_000 if name == "large" else 2
+            archive.addfile(info, io.BytesIO(b"a\n" * (info.size // 2)))
+    with pytest.raises(UserError, match="inflates to more than 50 times its size"):
+        list(files.Text(tmp_path / "a.tar", "a.txt").lines())
 
 
 @pytest.mark.parametrize("kind", ["zip", "gz", "tar", "tar.gz", "tar.xz", "tar.bz2"])
@@ -767,11 +783,17 @@ def test_a_download_that_breaks_off_is_continued(server: Server, pinned: bool) -
     assert server.requests[1][1]["If-Range"] == '"1"'
 
 
+def leave_source(folder: Path, url: str) -> None:
+    """What says of which address a part is: by a sum, since an address may hold a password."""
+    mark = hashlib.sha256(url.encode()).hexdigest()
+    (folder / "file.bin.part.from").write_text(f'{mark}\n"1"')
+
+
 def test_what_a_killed_run_left_is_continued(server: Server) -> None:
     folder = Path("work/downloads/folder")
     folder.mkdir(parents=True)
     (folder / "file.bin.part").write_bytes(BODY[:1000])
-    (folder / "file.bin.part.from").write_text(f'{server.url}/path/file.bin\n"1"')
+    leave_source(folder, f"{server.url}/path/file.bin")
     server.answers = [serve()]
     assert fetch.fetch(remote(server)).read_bytes() == BODY
     assert ranges(server) == ["bytes=1000-"]
@@ -782,10 +804,39 @@ def test_part_of_another_file_is_not_continued(server: Server) -> None:
     folder = Path("work/downloads/folder")
     folder.mkdir(parents=True)
     (folder / "file.bin.part").write_bytes(b"x" * 1000)
-    (folder / "file.bin.part.from").write_text(f'{server.url}/path/file.bin\n"1"')
+    leave_source(folder, f"{server.url}/path/file.bin")
     server.answers = [serve()]
     assert fetch.fetch(remote(server)).read_bytes() == BODY
     assert ranges(server) == ["bytes=1000-", None]
+
+
+def test_two_at_once_fetch_it_once(server: Server) -> None:
+    """Of unknown size and sum: what one has written of it is never whole for the other."""
+
+    def slowly(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        for start in range(0, len(BODY), 100_000):
+            handler.wfile.write(BODY[start : start + 100_000])
+            time.sleep(0.05)
+
+    server.answers = [slowly]
+    with ThreadPoolExecutor(2) as pool:
+        jobs = []
+        for _ in range(2):
+            jobs.append(pool.submit(fetch.fetch, remote(server, pinned=False)))
+            time.sleep(0.2)
+        assert [job.result().read_bytes() for job in jobs] == [BODY, BODY]
+    assert len(server.requests) == 1
+
+
+def test_an_address_is_not_kept_on_disk(server: Server) -> None:
+    server.answers = [serve(stop=300_000), serve(stop=0)]
+    with pytest.raises(UserError):
+        fetch.fetch(fetch.Remote("folder", f"{server.url}/path/file.bin?token=secret"))
+    kept = [file for file in Path("work").rglob("*") if file.is_file()]
+    assert any(file.name.endswith(".from") for file in kept)
+    assert not [file for file in kept if b"secret" in file.read_bytes()]
 
 
 def test_a_file_that_changes_in_between_is_begun_anew(server: Server) -> None:
@@ -998,7 +1049,7 @@ def test_half_a_copy_of_a_mirror_is_not_continued_from_the_network(
     """Of two versions of a file, whose sum is not known."""
     (folder := Path("work/downloads/folder")).mkdir(parents=True)
     (folder / "file.bin.part").write_bytes(BODY[:1000])
-    (folder / "file.bin.part.from").write_text(f'{server.url}/path/file.bin\n"1"')
+    leave_source(folder, f"{server.url}/path/file.bin")
     Path("mirror/folder").mkdir(parents=True)
     Path("mirror/folder/file.bin").write_bytes(b"x" * 2000)
 

@@ -209,6 +209,17 @@ def corpus() -> dict[str, list[Sentence]]:
     return generate(5, {"train": 500, "test": 80})
 
 
+def test_a_pair_without_words_on_one_side_has_no_links() -> None:
+    """And nothing is learned from it, also where it is the only one."""
+    black, cat = (["black", "cat"], ["chat", "noir"]), (["cat"], ["chat"])
+    none: list[tuple[list[str], list[str]]] = [([], ["chat"]), (["cat"], []), ([], [])]
+    whole, alone = align([*none, black, cat, *none], [cat, *none]), align([black, cat], [cat])
+    assert whole[0].sure == alone[0].sure == {(0, 0)}
+    assert [links.sure for links in whole[1:]] == [set()] * 3
+    assert [links.sure for links in align(none, none)] == [set()] * 3
+    assert align([black], []) == []
+
+
 def test_the_aligner_finds_most_of_the_true_links(corpus: dict[str, list[Sentence]]) -> None:
     pairs = {s: [(words(x.source), words(x.target)) for x in corpus[s]] for s in corpus}
     found = align(pairs["train"], pairs["test"])

@@ -23,7 +23,7 @@ from rnnmt.errors import UserError
 from rnnmt.model.attention import ATTENTIONS, Memory
 from rnnmt.model.decoder import State
 from rnnmt.model.dropout import SequenceDropout, WordDropout
-from rnnmt.model.folder import load_model, save_model
+from rnnmt.model.folder import load_model, save_model, sums
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
 
@@ -553,6 +553,12 @@ def test_it_loads_and_translates_without_lightning(tmp_path: Path, tokens: Path)
     assert result.stdout == "[]\n"
 
 
+def sign(folder: Path) -> None:
+    """Put the sums of a folder's files into its settings, as who has exchanged them can too."""
+    file = folder / "settings.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"files": sums(folder)}))
+
+
 class Evil:
     """Unpickling this would make a folder."""
 
@@ -569,9 +575,11 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, tokens: Path, writer: str
     weights = save(folder, tokens).state_dict() | {"evil": Evil(proof)}
     with (folder / "weights.pt").open("wb") as file:
         torch.save(weights, file) if writer == "torch" else pickle.dump(weights["evil"], file, 2)
+    sign(folder)
     with pytest.raises(UserError) as caught:
         load_model(folder)
     assert str(folder) in str(caught.value)
+    assert "not plain weights" in str(caught.value)
     assert not proof.exists()
 
 
@@ -595,6 +603,8 @@ def test_a_damaged_file_is_a_user_error(
 ) -> None:
     save(tmp_path, tokens)
     (tmp_path / name).write_bytes(content)
+    if name != "settings.json":
+        sign(tmp_path)
     with pytest.raises(UserError, match=str(tmp_path)):
         load_model(tmp_path)
 
@@ -603,7 +613,30 @@ def test_weights_that_were_cut_short_are_a_user_error(tmp_path: Path, tokens: Pa
     save(tmp_path, tokens)
     whole = (tmp_path / "weights.pt").read_bytes()
     (tmp_path / "weights.pt").write_bytes(whole[: len(whole) // 2])
+    sign(tmp_path)
     with pytest.raises(UserError, match=str(tmp_path)):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "source.model", "target.model"])
+def test_a_file_of_another_model_is_named(tmp_path: Path, tokens: Path, name: str) -> None:
+    """As when a folder is read while another model is put into it."""
+    save(tmp_path / "one", tokens)
+    trained = torch.load(tmp_path / "one/weights.pt", weights_only=True)
+    file = tmp_path / "one" / name
+    if name == "weights.pt":
+        torch.save({key: weight + 1 for key, weight in trained.items()}, file)
+    else:
+        file.write_bytes(file.read_bytes() + b"\n")
+    with pytest.raises(UserError, match=f"{name}: not the file that settings.json belongs to"):
+        load_model(tmp_path / "one")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, tokens: Path) -> None:
+    save(tmp_path, tokens)
+    (tmp_path / "weights.pt").unlink()
+    os.mkfifo(tmp_path / "weights.pt")
+    with pytest.raises(UserError, match=r"weights\.pt: no such file"):
         load_model(tmp_path)
 
 

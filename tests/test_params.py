@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from rnnmt import params
+from rnnmt.check import check_settings
 from rnnmt.corpora import settings as corpus_settings
 from rnnmt.corpora.clean import CleaningSettings
 from rnnmt.dataset.tokenizer import TokenizerSettings
@@ -278,6 +279,7 @@ MISTAKES = {
     "corpus sizes": ("valid: 3", "valid: 0", "corpus.sizes.valid", "0"),
     "corpus without test": (", test: 3", "", "corpus.sizes", "test set"),
     "ratio": ("max_length_ratio: 4.0", "max_length_ratio: 0.5", "cleaning.max_length_ratio", "0.5"),
+    "bytes alone": ("vocabulary: 400", "vocabulary: 263", "tokenizer", "256 are bytes"),
     "vocabulary": ("vocabulary: 400", "vocabulary: 1", "tokenizer.vocabulary", "1"),
 }  # fmt: skip
 
@@ -311,11 +313,11 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "model.dropout": ([0.0, 0.99], [-0.01, 1.0]),
     "model.word_dropout": ([0.0, 0.99], [-0.01, 1.0]),
     "train.fraction": ([0.001, 1.0], [0.0, 1.01]),
-    "train.batch_tokens": ([1], [0]),
-    "train.max_epochs": ([1], [0]),
-    "train.patience": ([1], [0]),
+    "train.batch_tokens": ([1, 10_000_000], [0, 10_000_001]),
+    "train.max_epochs": ([1, 100_000], [0, 100_001]),
+    "train.patience": ([1, 100_000], [0, 100_001]),
     "train.learning_rate": ([1e-9, 10.0], [0.0, 10.1]),
-    "train.warmup_steps": ([0], [-1]),
+    "train.warmup_steps": ([0, 10**9], [-1, 10**9 + 1]),
     "train.bpe_dropout": ([0.0, 0.99], [-0.01, 1.0]),
     "train.label_smoothing": ([0.0, 0.99], [-0.01, 1.0]),
     "train.gradient_clip": ([1e-9], [0.0]),
@@ -323,7 +325,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "train.weight_average": ([0.0, 0.99], [-0.01, 1.0]),
     "train.processes": ([1, 1024], [0, 1025]),
     "train.nodes": ([1, 1024], [0, 1025]),
-    "train.checkpoint_seconds": ([0.1], [0.0]),
+    "train.checkpoint_seconds": ([0.1, 1e9], [0.0, 1.1e9]),
     "decode.beam": ([1, 1000], [0, 1001]),
     "decode.nbest": ([1, 1000], [0, 1001]),
     "decode.length_penalty": ([[-10.0, 10.0]], [[], [-10.1], [10.1]]),
@@ -335,7 +337,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "promote.level": ([1e-9, 0.999], [0.0, 1.0]),
     "promote.margin": ([0.0], [-0.1]),
     "promote.max_slowdown": ([1.0], [0.99]),
-    "analyze.sentences": ([1], [0]),
+    "analyze.sentences": ([1, 10**9], [0, 10**9 + 1]),
     "analyze.beams": (
         [[1, 2], [1, 5, 1000]],
         [[1], [1, 1001], [1, 2, 1001], [2], [1, 1, 2], [1, 3, 2]],
@@ -343,7 +345,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "analyze.examples": ([1, 100], [0, 101]),
     "memory.lags": ([[2], [3, 4]], [[], [1], [2, 2], [4, 3]]),
     "memory.parameters": ([100, 10_000_000], [99, 10_000_001]),
-    "memory.updates": ([1], [0]),
+    "memory.updates": ([1, 10**9], [0, 10**9 + 1]),
 }
 # That no other rule is broken by what is allowed.
 ROOM = {"model": {"hidden": 64}, "decode": {"beam": 1000, "nbest": 1}}
@@ -363,6 +365,15 @@ def test_every_number_has_its_limits(place: str, use: Callable[..., Path]) -> No
     for value in refused:
         with pytest.raises(UserError, match=rf"^params\.yaml:\d+: {section}"):
             params.validate(base | {key: value}, SCHEMAS[section], (section,))
+
+
+def test_bpe_dropout_needs_bpe(use: Callable[..., Path]) -> None:
+    use("algorithm: bpe", "algorithm: unigram")
+    check_settings()
+    file = use("algorithm: bpe", "algorithm: unigram")
+    file.write_text(file.read_text().replace("  x: {cell: gru}", "  x: {bpe_dropout: 0.1}"))
+    with pytest.raises(UserError, match=r"^params\.yaml: train\.bpe_dropout of the variant 'x'"):
+        check_settings()
 
 
 def test_every_number_is_in_the_table_of_limits() -> None:

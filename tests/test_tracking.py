@@ -569,3 +569,16 @@ def test_the_report_is_a_run_of_its_own_and_its_page_finds_the_others(root: Path
     assert '"lstm-1": "http://127.0.0.1:5000/#/experiments/' in links
     assert f"/runs/{of_model.info.run_id}" in links
     assert summary.info.run_id not in links
+
+
+def test_a_file_name_that_is_no_utf8_is_a_change_like_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    person = ("-c", "user.name=me", "-c", "user.email=me@localhost")
+    for command in (["init"], ["config", "core.quotepath", "false"]):
+        subprocess.run(["git", *command], check=True, capture_output=True)
+    subprocess.run(["git", *person, "commit", "--allow-empty", "-m", "one"], check=True)
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.py", "w", encoding="utf-8"):
+        pass
+    assert runs.git_tags.__wrapped__()["git.dirty"] == "true"

@@ -6,6 +6,7 @@ from rnnmt import params
 from rnnmt.corpora import settings as corpora
 from rnnmt.corpora.clean import CleaningSettings
 from rnnmt.dataset.tokenizer import TokenizerSettings
+from rnnmt.errors import UserError
 from rnnmt.insight.settings import AnalyzeSettings, MemorySettings
 from rnnmt.model.settings import variant
 from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings
@@ -18,9 +19,13 @@ def check_settings() -> None:
     params.threads()
     corpora.load()
     params.load("cleaning", CleaningSettings)
-    params.load("tokenizer", TokenizerSettings)
+    tokenizer = params.load("tokenizer", TokenizerSettings)
     for name in params.variants():
-        variant(name)
+        if variant(name)[1].bpe_dropout and tokenizer.algorithm != "bpe":
+            raise UserError(
+                f"{params.path()}: train.bpe_dropout of the variant '{name}': set it to 0.0, or "
+                "tokenizer.algorithm to bpe"
+            )
     params.load("decode", DecodeSettings)
     params.load("evaluate", EvaluateSettings)
     params.load("promote", PromoteSettings)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 # What libraries in C++ say where they get no memory, or cannot write a file.
 _NO_MEMORY = "can't allocate memory|annot allocate memory|bad_alloc|failed to map segment"
-_NOT_WRITTEN = "file write failed|unexpected pos"
+_NOT_WRITTEN = "file write failed|unexpected pos|open file failed"
 
 
 class UserError(Exception):
@@ -55,7 +55,7 @@ def _refusal(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror}"
     if re.search(_NOT_WRITTEN, str(error)):
-        return f"a file cannot be written, the disk may be full ({said})"
+        return f"a file cannot be written: {said}"
     return ""
 
 

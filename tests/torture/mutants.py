@@ -85,7 +85,7 @@ NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list
 DROPPED = (ast.AugAssign, ast.Raise, ast.Continue, ast.Break)
 # What only says something to people and type checkers, or verifies what is true anyway.
 IGNORED_FIELDS = {"annotation", "returns", "format_spec", "ctx", "type_comment"}
-IGNORED_KEYWORDS = {"strict", "flush", "description"}
+IGNORED_KEYWORDS = {"strict", "flush", "description", "frozen"}
 
 
 class Mutant(NamedTuple):
@@ -389,12 +389,9 @@ def dies(module: str, mutant: Mutant, tests: Tests, killers: Counter[str]) -> bo
 
     The functions that have killed the most mutants, `killers`, are tried first, then quick ones.
     """
-    chosen = [
-        test
-        for test, (seconds, ran) in tests.items()
-        if seconds < LONGEST
-        and (mutant.statement is None or mutant.statement in ran.get(module, ()))
-    ]
+    quick = [test for test, (seconds, _) in tests.items() if seconds < LONGEST]
+    chosen = [test for test in quick if mutant.statement in tests[test][1].get(module, ())]
+    chosen = chosen or quick  # of what importing the module runs
     chosen.sort(key=lambda test: (-killers[test.partition("[")[0]], tests[test][0]))
     with tempfile.TemporaryFile("w+", encoding="utf-8") as killer:
 

@@ -6,6 +6,7 @@ memory to spare, so that a crash or a flood of memory is seen and is told from t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -24,6 +25,7 @@ import numpy as np
 import pytest
 import torch
 
+from rnnmt.model.folder import sums
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
 from test_serve import models  # noqa: F401  (a fixture)
@@ -84,12 +86,23 @@ def batches(trials: range) -> Iterator[range]:
         yield trials[start : start + BATCH]
 
 
+def sign(folder: Path) -> None:
+    """Put the sums of the files into the settings, as who has exchanged files can too."""
+    file = folder / "settings.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+        if not file.is_symlink():
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"files": sums(folder)}))
+
+
 def judge(
     trials: range, tally: Counter[str], folder: Path, make: Callable[[int, Path], str]
 ) -> None:
     """Make a folder for each trial, and hold what loading them says against the rule."""
     for batch in batches(trials):
         told = [make(trial, folder / str(trial)) for trial in batch]
+        for trial in batch:
+            if trial % 5:
+                sign(folder / str(trial))
         found = load([folder / str(trial) for trial in batch])
         for trial, what, (said, grown) in zip(batch, told, found, strict=False):
             where = f"trial {trial}: {what}: {said}"
@@ -379,7 +392,6 @@ def expanded(folder: Path) -> None:
     torch.save(weights, folder / "weights.pt")
 
 
-@pytest.mark.xfail(strict=True, reason="load_model takes the memory before it counts")
 @pytest.mark.parametrize("make", [deflated, expanded])
 def test_weights_are_no_larger_than_their_file(
     models: Path,  # noqa: F811
@@ -388,6 +400,7 @@ def test_weights_are_no_larger_than_their_file(
 ) -> None:
     shutil.copytree(models / "one", tmp_path / "model")
     make(tmp_path / "model")
+    sign(tmp_path / "model")
     [(said, grown)] = load([tmp_path / "model"])
     assert said.startswith("message: ")
     assert str(tmp_path / "model") in said

@@ -306,22 +306,23 @@ def leave_something(trial: Trial, world: World, url: str) -> None:
     part, source = FOLDER / f"{NAME}.part", FOLDER / f"{NAME}.part.from"
     tag = next(iter(world.tag.values()), "")
     half = world.file[: len(world.file) // 2]
+    mark, other = (hashlib.sha256(of.encode()).hexdigest() for of in (url, f"{url}/other"))
     match trial.left:
         case "begun":
             part.write_bytes(half)
-            source.write_text(f"{url}\n{tag}", encoding="utf-8")
+            source.write_text(f"{mark}\n{tag}", encoding="utf-8")
         case "other":  # in the folder of an earlier version
             part.write_bytes(world.other[: len(half)])
-            source.write_text(f'{url}\n"earlier"', encoding="utf-8")
+            source.write_text(f'{mark}\n"earlier"', encoding="utf-8")
         case "elsewhere":
             part.write_bytes(world.other)
-            source.write_text(f"{url}/other\n{tag}", encoding="utf-8")
+            source.write_text(f"{other}\n{tag}", encoding="utf-8")
         case "mess":
             part.write_bytes(b"mess")
             source.write_bytes(b"\xff\n\0\r")
         case "long":
             part.write_bytes(world.file + b"more")
-            source.write_text(f"{url}\n", encoding="utf-8")
+            source.write_text(f"{mark}\n", encoding="utf-8")
         case "file":  # damaged since
             (FOLDER / NAME).write_bytes(world.file[:-1] + b"\n.")
 

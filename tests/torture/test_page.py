@@ -282,3 +282,10 @@ def test_the_template_escapes_everything() -> None:
     scripts = template[template.index("<script>") :]
     assert "{{" not in scripts
     assert "innerHTML" not in scripts
+
+
+def test_a_translation_without_end_is_shown_as_it_is() -> None:
+    """To compare it word by word would take minutes."""
+    line = "le la " * 20_000 + "<b>"
+    assert str(marked(line, "la le " * 20_000)) == line.replace("<b>", "&lt;b&gt;")
+    assert "<mark>" in marked("le " * 200, "la " * 200)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -68,9 +70,15 @@ def fetch(remote: Remote) -> Path:
     that says what each origin answered and what to do.
     """
     file = CACHE / remote.folder / remote.name
-    if file.is_file() and remote.sha256 in (None, digest(file)):
-        return file
     file.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{file.parent}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be fetching it
+        if not (file.is_file() and remote.sha256 in (None, digest(file))):
+            _fetch(remote, file)
+    return file
+
+
+def _fetch(remote: Remote, file: Path) -> None:
     part = file.with_name(file.name + ".part")
     problems: list[str] = []
     for origin in _origins(remote):
@@ -85,7 +93,7 @@ def fetch(remote: Remote) -> Path:
         os.replace(part, file)
         _source_of(part).unlink(missing_ok=True)
         print(f"fetched {remote.folder}/{remote.name} from {named}", flush=True)
-        return file
+        return
     advice = remote.advice or "Check the connection, or set RNNMT_MIRROR to a folder or URL that"
     has = f" has it as {remote.folder}/{remote.name}, or put it at {file} yourself."
     raise UserError("\n  ".join([f"cannot get {remote.name}:", *problems, advice + has]))
@@ -176,11 +184,16 @@ def _resumable(url: str, part: Path, remote: Remote) -> tuple[int, str]:
     except (FileNotFoundError, UnicodeDecodeError):
         origin, validator = "", ""
     size = _size(part)
-    known = origin == url and (validator or remote.sha256)
+    known = origin == _mark(url) and (validator or remote.sha256)
     if not known or size > (remote.size or sys.maxsize):
         _discard(part)
         return 0, ""
     return size, validator
+
+
+def _mark(url: str) -> str:
+    """By which an address is known again; it may hold a password, which is not to be on disk."""
+    return hashlib.sha256(url.encode()).hexdigest()
 
 
 def _receive(url: str, part: Path, remote: Remote, start: int, validator: str) -> int:
@@ -202,7 +215,7 @@ def _receive(url: str, part: Path, remote: Remote, start: int, validator: str) -
             start, validator = 0, ""
             _discard(part)
         validator = _validator(response) or validator
-        _source_of(part).write_text(f"{url}\n{validator}", encoding="utf-8")
+        _source_of(part).write_text(f"{_mark(url)}\n{validator}", encoding="utf-8")
         expected = remote.size if total is None else total
         with part.open("ab" if start else "wb") as out:
             try:

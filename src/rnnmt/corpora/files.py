@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
+import io
 import lzma
 import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from rnnmt.corpora import settings
 from rnnmt.corpora.split import Pair, Row, split
@@ -24,6 +26,11 @@ from rnnmt.errors import UserError
 LONGEST_LINE = 1_000_000  # bytes; more is not a sentence
 # Text seldom packs to a tenth: what inflates to 50 times its size and this many bytes is a trap.
 INFLATED = 100_000_000
+
+_GZIP = b"\x1f\x8b"
+_PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    _GZIP: gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open,
+}  # fmt: skip
 
 # What other programs take for the end of a line; inside a sentence each becomes a space.
 _SEPARATORS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
@@ -81,6 +88,28 @@ def corpus(chosen: settings.Languages) -> Corpus:
     )
 
 
+class _TooMuchError(Exception):
+    """More comes out than can have been packed in good faith."""
+
+
+class _Limited(io.RawIOBase):
+    """An unpacked stream of at most `limit` bytes, those included that are only passed over."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream, self._left = stream, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._stream.read(len(buffer))
+        self._left -= len(part)
+        if self._left < 0:
+            raise _TooMuchError
+        buffer[: len(part)] = part
+        return len(part)
+
+
 @dataclass(frozen=True)
 class Text:
     """A plain or gzip file, or one member of a zip or tar archive (by name or pattern)."""
@@ -100,17 +129,15 @@ class Text:
         try:
             if self.path.exists() and not self.path.is_file():
                 raise UserError(f"{self}: not a file that can be read twice")
-            limit = INFLATED + 50 * self.path.stat().st_size
             with self._open() as stream:
                 number = 0
                 while line := stream.readline(LONGEST_LINE + 1):
                     number += 1
-                    limit -= len(line)
-                    if limit < 0:
-                        raise UserError(
-                            f"{self}: inflates to more than 50 times its size; this is no text"
-                        )
                     yield self._decode(line, number)
+        except _TooMuchError:
+            raise UserError(
+                f"{self}: inflates to more than 50 times its size; this is no text"
+            ) from None
         except FileNotFoundError:
             raise UserError(f"{self}: no such file") from None
         except BROKEN as error:
@@ -150,17 +177,31 @@ class Text:
     def _open(self) -> Iterator[IO[bytes]]:
         if self.member and zipfile.is_zipfile(self.path):
             with zipfile.ZipFile(self.path) as files, files.open(self._find(files)) as stream:
-                yield stream
+                yield self._limited(stream)
         elif self.member:
-            with tarfile.open(self.path) as archive, self._find_in_tar(archive) as stream:
+            with (
+                self._unpacked(_PACKED) as plain,
+                tarfile.open(fileobj=plain, mode="r|", bufsize=1 << 20) as archive,
+                self._find_in_tar(archive) as stream,
+            ):
                 yield stream
         else:
-            with self.path.open("rb") as plain:
-                if plain.peek(2)[:2] != b"\x1f\x8b":
-                    yield plain
-                    return
-                with gzip.GzipFile(fileobj=plain) as unpacked:
-                    yield cast(IO[bytes], unpacked)
+            with self._unpacked({_GZIP: gzip.open}) as stream:
+                yield stream
+
+    @contextmanager
+    def _unpacked(self, kinds: Mapping[bytes, Callable[[IO[bytes]], Any]]) -> Iterator[IO[bytes]]:
+        with self.path.open("rb") as plain:
+            start = plain.peek(8)
+            opened = [of for magic, of in kinds.items() if start.startswith(magic)]
+            if not opened:
+                yield plain
+                return
+            with opened[0](plain) as unpacked:
+                yield self._limited(unpacked)
+
+    def _limited(self, stream: IO[bytes]) -> IO[bytes]:
+        return io.BufferedReader(_Limited(stream, INFLATED + 50 * self.path.stat().st_size))
 
     def _find(self, archive: zipfile.ZipFile) -> str:
         assert self.member
@@ -175,11 +216,7 @@ class Text:
     def _find_in_tar(self, archive: tarfile.TarFile) -> IO[bytes]:
         assert self.member
         # The first will do: looking for a second would read the whole of a large archive.
-        last = -1
         for info in archive:
-            if info.offset <= last:  # after a negative size, for ever
-                raise tarfile.ReadError("its headers lead back to earlier ones")
-            last = info.offset
             if info.isfile() and fnmatchcase(info.name, self.member):
                 return cast(IO[bytes], archive.extractfile(info))
         raise UserError(f"{self}: the archive has no such file")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import sentencepiece
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rnnmt import params
 from rnnmt.corpora.clean import normalise
@@ -46,6 +46,12 @@ class TokenizerSettings(Settings):
     # Below 8 there is no room for a letter beside the special pieces.
     vocabulary: int = Field(ge=8, le=1_000_000)
     byte_fallback: bool
+
+    @model_validator(mode="after")
+    def _bytes_leave_room(self) -> TokenizerSettings:
+        if self.byte_fallback and self.vocabulary < 264:
+            raise ValueError("with byte_fallback, vocabulary must be 264 at least: 256 are bytes")
+        return self
 
 
 class Tokenizer:

@@ -27,15 +27,25 @@ Pair = tuple[list[str], list[str]]
 
 
 def align(training: Sequence[Pair], wanted: Sequence[Pair]) -> list[Links]:
-    """The links of the `wanted` sentence pairs (source and target words), learned from all."""
-    pairs = [*wanted, *training[:: 1 + len(training) // PAIRS]]
-    forwards = _fit(pairs, len(wanted))
-    backwards = _fit([(target, source) for source, target in pairs], len(wanted))
-    both = [
-        there & {(i, j) for j, i in back} for there, back in zip(forwards, backwards, strict=True)
-    ]
+    """The links of the `wanted` sentence pairs (source and target words), learned from all.
+
+    A pair of which one side has no words has no links, and nothing is learned from it.
+    """
+    linked = [pair for pair in wanted if all(pair)]
+    learned = [pair for pair in training[:: 1 + len(training) // PAIRS] if all(pair)]
+    both = iter(_common([*linked, *learned], len(linked)) if linked else ())
+    found = [next(both) if all(pair) else set() for pair in wanted]
     return [
-        Links(*pair, sure=links, possible=links) for pair, links in zip(wanted, both, strict=True)
+        Links(*pair, sure=links, possible=links) for pair, links in zip(wanted, found, strict=True)
+    ]
+
+
+def _common(pairs: Sequence[Pair], wanted: int) -> list[set[Link]]:
+    """The links of the first `wanted` pairs that are found in both directions."""
+    forwards = _fit(pairs, wanted)
+    backwards = _fit([(target, source) for source, target in pairs], wanted)
+    return [
+        there & {(i, j) for j, i in back} for there, back in zip(forwards, backwards, strict=True)
     ]
 
 

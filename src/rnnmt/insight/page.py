@@ -23,6 +23,7 @@ from rnnmt.insight.slices import examples
 from rnnmt.scoring import comparison, metrics
 
 EXTREMES = 5  # best and worst sentences
+COMPARED = 200  # words of a translation, at most
 UNFOLDED = 4  # the sentence, from 1, that is shown at once, and with its gates cell by cell
 _LOCKED = ("torch", "pytorch-lightning", "sentencepiece", "sacrebleu", "numpy", "dvc", "mlflow")
 
@@ -211,10 +212,15 @@ def extremes(evidence: Evidence) -> dict[str, list[dict[str, Any]]]:
 
 
 def marked(line: str, reference: str) -> Any:
-    """A translation as HTML, with the words that the reference has not marked."""
+    """A translation as HTML, with the words that the reference has not marked.
+
+    Of more than COMPARED words nothing is: they would take seconds.
+    """
     from markupsafe import Markup
 
     words, wanted = line.split(), reference.split()
+    if max(len(words), len(wanted)) > COMPARED:
+        return Markup(html.escape(line))
     matcher = difflib.SequenceMatcher(a=wanted, b=words, autojunk=False)
     parts = []
     for kind, _, _, start, end in matcher.get_opcodes():

@@ -11,7 +11,7 @@ OUTCOMES = ("right", "one word", "ruined", "lost")
 
 
 class AnalyzeSettings(Settings):
-    sentences: int = Field(ge=1)
+    sentences: int = Field(ge=1, le=1_000_000_000)
     beams: list[int] = Field(min_length=2)
     examples: int = Field(ge=1, le=100)
 
@@ -26,7 +26,7 @@ class AnalyzeSettings(Settings):
 class MemorySettings(Settings):
     lags: list[int] = Field(min_length=1)
     parameters: int = Field(ge=100, le=10_000_000)
-    updates: int = Field(ge=1)
+    updates: int = Field(ge=1, le=1_000_000_000)
 
     @field_validator("lags")
     @classmethod

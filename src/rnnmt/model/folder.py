@@ -1,16 +1,18 @@
 """The folder that a model is kept in: it loads with nothing else, without Lightning or pickle.
 
 weights.pt      the parameters by name, read with weights_only=True
-settings.json   what the model was built and trained from
 source.model    SentencePiece tokenizers
 target.model
+settings.json   what the model was built and trained from, and the sums of the other files
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,8 @@ from rnnmt.dataset.tokenizer import Tokenizer
 from rnnmt.errors import UserError
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
+
+WEIGHTS, SOURCE, TARGET = FILES = ("weights.pt", "source.model", "target.model")
 
 
 class TrainedModel(NamedTuple):
@@ -33,30 +37,52 @@ def save_model(folder: Path, model: Seq2Seq, settings: dict[str, Any], tokens: P
     """Write a model's folder; `settings["model"]` and `["vocabularies"]` must rebuild it."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach() for name, weight in sorted(model.state_dict().items())}
-    torch.save(weights, folder / "weights.pt")
-    (folder / "settings.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    for side in ("source", "target"):
-        shutil.copyfile(tokens / f"{side}.model", folder / f"{side}.model")
+    torch.save(weights, folder / WEIGHTS)
+    for name in (SOURCE, TARGET):
+        shutil.copyfile(tokens / name, folder / name)
+    text = json.dumps(settings | {"files": sums(folder)}, indent=1, sort_keys=True)
+    (folder / "settings.json").write_text(text + "\n")
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a model, but for settings.json, in hexadecimal digits."""
+    found = {}
+    for name in FILES:
+        with open(folder / name, "rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
     """Read a model's folder. Raises UserError where a file is missing or does not fit."""
     folder = Path(folder)
     try:
-        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        weights = _weights(folder / "weights.pt")
-        model = _build(settings, weights)
-        source, target = (Tokenizer(folder / f"{side}.model") for side in ("source", "target"))
+        settings = _settings(folder)
+        model = _build(settings, _weights(folder / WEIGHTS))
+        source, target = (Tokenizer(folder / name) for name in (SOURCE, TARGET))
     except UserError:
         raise
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such file; is {folder} a model's folder?") from None
     except Exception as error:  # a damaged file can raise nearly anything while it is read
         raise UserError(f"{folder}: not a model that this version can read: {error}") from None
     sizes = settings["vocabularies"]
     if (source.vocabulary_size, target.vocabulary_size) != (sizes["source"], sizes["target"]):
         raise UserError(f"{folder}: the tokenizers are not those that the model was trained with")
     return TrainedModel(model.eval(), source, target, settings)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """settings.json, of which the other files are known to be."""
+    for name in ("settings.json", *FILES):
+        if not (folder / name).is_file():  # a pipe would be waited for
+            raise UserError(f"{folder / name}: no such file; is {folder} a model's folder?")
+    settings: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    there = sums(folder)
+    if strange := [name for name in FILES if settings["files"][name] != there[name]]:
+        raise UserError(
+            f"{folder / strange[0]}: not the file that settings.json belongs to; get the folder "
+            "anew, whole"
+        )
+    return settings
 
 
 def _build(settings: dict[str, Any], weights: dict[str, torch.Tensor]) -> Seq2Seq:
@@ -77,9 +103,13 @@ def _build(settings: dict[str, Any], weights: dict[str, torch.Tensor]) -> Seq2Se
 
 def _weights(file: Path) -> dict[str, torch.Tensor]:
     try:
+        with zipfile.ZipFile(file) as parts:
+            inflated = sum(part.file_size for part in parts.infolist())
+        if inflated > file.stat().st_size:
+            raise ValueError("compressed")
         weights: dict[str, torch.Tensor] = torch.load(file, weights_only=True)
-    except FileNotFoundError:
-        raise
+        if not all(weight.is_contiguous() for weight in weights.values()):
+            raise ValueError("few numbers that stand for many")
     except Exception:  # torch's own message would advise to load what may hold code
         raise UserError(f"{file}: damaged, or not plain weights") from None
     return weights

@@ -41,12 +41,12 @@ class TrainSettings(Settings):
     """The `train` section: how a model is fitted."""
 
     fraction: float = Field(gt=0.0, le=1.0)
-    batch_tokens: int = Field(ge=1)
-    max_epochs: int = Field(ge=1)
-    patience: int = Field(ge=1)
+    batch_tokens: int = Field(ge=1, le=10_000_000)
+    max_epochs: int = Field(ge=1, le=100_000)
+    patience: int = Field(ge=1, le=100_000)
     monitor: Literal["val/bleu", "val/loss"]
     learning_rate: float = Field(gt=0.0, le=10.0)
-    warmup_steps: int = Field(ge=0)
+    warmup_steps: int = Field(ge=0, le=1_000_000_000)
     schedule: Literal["cosine", "inverse-sqrt", "constant"]
     bpe_dropout: float = Field(ge=0.0, lt=1.0)
     label_smoothing: float = Field(ge=0.0, lt=1.0)
@@ -56,7 +56,7 @@ class TrainSettings(Settings):
     precision: Literal["float32", "bfloat16"]
     processes: int = Field(ge=1, le=1024)
     nodes: int = Field(ge=1, le=1024)
-    checkpoint_seconds: float = Field(gt=0.0)
+    checkpoint_seconds: float = Field(gt=0.0, le=1e9)
 
 
 def variant(name: str) -> tuple[ModelSettings, TrainSettings]:

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,7 @@ import pytorch_lightning as pl
 import sacrebleu
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
@@ -34,7 +35,9 @@ from rnnmt.model.settings import TrainSettings
 
 LOG_STEPS = 50  # updates between two logged ones
 CPUINFO = Path("/proc/cpuinfo")
-VALIDATION_SENTENCES = 128  # translated together; no effect on what is measured
+# Validated together, at most; no effect on what is measured.
+VALIDATION_SENTENCES = 128
+VALIDATION_TOKENS = 16_384  # of one side, padding included
 
 
 def usable_precision(precision: str) -> str:
@@ -73,11 +76,9 @@ class ParallelData(pl.LightningDataModule):
             raise UserError(
                 f"train.processes: {share.of} are more than the {len(order)} validation sentences"
             )
-        order = order[share.rank :: share.of]
-        chunks = [
-            order[start : start + VALIDATION_SENTENCES]
-            for start in range(0, len(order), VALIDATION_SENTENCES)
-        ]
+        sides = valid.source.lengths, valid.target.lengths
+        own = order[share.rank :: share.of]
+        chunks = in_chunks(own, lambda row: max(int(lengths[row]) for lengths in sides))
         self.valid = [(rows, make_batch(valid, rows)) for rows in chunks]
 
     def train_dataloader(self) -> BatchLoader:
@@ -87,6 +88,25 @@ class ParallelData(pl.LightningDataModule):
         # Lightning would take a plain list for several loaders.
         dataset = cast(Dataset[tuple[list[int], Batch]], self.valid)
         return DataLoader(dataset, batch_size=None, collate_fn=lambda batch: batch)
+
+
+def in_chunks(rows: list[int], length: Callable[[int], int]) -> list[list[int]]:
+    """Rows in their order, as many together as VALIDATION_SENTENCES and VALIDATION_TOKENS allow,
+    padding included.
+    """
+    chunks: list[list[int]] = []
+    longest = 0
+    for row in rows:
+        longest = max(longest, length(row))
+        if (
+            not chunks
+            or len(chunks[-1]) == VALIDATION_SENTENCES
+            or longest * (len(chunks[-1]) + 1) > VALIDATION_TOKENS
+        ):
+            chunks.append([])
+            longest = length(row)
+        chunks[-1].append(row)
+    return chunks
 
 
 @dataclass(frozen=True)
@@ -157,6 +177,7 @@ class TranslationModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         whole = self._of_all_processes(self.validation)
         loss = whole.nll / whole.tokens
+        check_finite(loss, "the validation loss", self.trainer)
         hypotheses = [whole.texts[row] for row in range(len(self.references))]
         bleu = sacrebleu.corpus_bleu(hypotheses, [self.references], force=True).score
         self.log("val/loss", loss)
@@ -210,6 +231,17 @@ class TranslationModule(pl.LightningModule):
         return 1.0
 
 
+def check_finite(value: float, name: str, trainer: pl.Trainer) -> None:
+    """Raises UserError where training has diverged."""
+    if not math.isfinite(value):
+        best = Path(trainer.default_root_dir, "best.ckpt")
+        kept = f"; the best model so far stays in {best}" if best.exists() else ""
+        raise UserError(
+            f"{name} became {value} at update {trainer.global_step}: lower "
+            f"train.learning_rate or train.gradient_clip{kept}"
+        )
+
+
 def averaging(decay: float) -> WeightAveraging:
     """Exponential moving average of the weights (Polyak & Juditsky 1992), which is what is
     validated and kept; `decay` is what remains of it at each update.
@@ -251,13 +283,7 @@ class History(pl.Callback):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         nll = float(outputs["nll"])
-        if not math.isfinite(nll):
-            best = Path(trainer.default_root_dir, "best.ckpt")
-            kept = f"; the best model so far stays in {best}" if best.exists() else ""
-            raise UserError(
-                f"the loss became {nll} at update {trainer.global_step}: lower "
-                f"train.learning_rate or train.gradient_clip{kept}"
-            )
+        check_finite(nll, "the loss", trainer)
         self._nll += nll
         self._tokens += outputs["tokens"]
         # Logging costs as much as a tenth of a small model's update.
@@ -320,6 +346,13 @@ class Best(ModelCheckpoint):
         super().load_state_dict(
             state_dict | moved | {name: here(state_dict[name]) for name in names}
         )
+
+
+class Stop(EarlyStopping):
+    """Stops when patience has ended, also where it had and the training was killed then."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        trainer.should_stop |= self.wait_count >= self.patience
 
 
 class ResumePoint(pl.Callback):

@@ -61,7 +61,8 @@ def paired_test(a: Array, b: Array, score: Score, samples: int, seed: int) -> fl
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the given order: valid however the tests depend (1979)."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest

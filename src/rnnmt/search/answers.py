@@ -14,9 +14,9 @@ from rnnmt.search.translator import Translation, Translator
 class Search(Settings):
     """How sentences are to be translated; those that agree in it can be searched together."""
 
-    beam: int = Field(default=5, ge=1, le=100, description="hypotheses kept; 1 is greedy")
+    beam: int = Field(default=5, ge=1, le=1000, description="hypotheses kept; 1 is greedy")
     nbest: int = Field(
-        default=1, ge=1, le=100, description="translations of each sentence, best first"
+        default=1, ge=1, le=1000, description="translations of each sentence, best first"
     )
     length_penalty: float = Field(
         default=1.0, ge=-10.0, le=10.0, description="score = log-probability / length^penalty"

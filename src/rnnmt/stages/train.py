@@ -30,6 +30,7 @@ from rnnmt.model.settings import ModelSettings, TrainSettings, variant
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from lightning_fabric.plugins import ClusterEnvironment
     from pytorch_lightning.loggers import Logger
 
     from rnnmt.dataset.batch import Share
@@ -62,10 +63,10 @@ def _share(settings: TrainSettings) -> Share:
 
     processes = settings.processes * settings.nodes
     started, rank = os.environ.get("WORLD_SIZE"), os.environ.get("LOCAL_RANK", "0")
-    if settings.nodes > 1 and "SLURM_PROCID" in os.environ:
-        started, rank = os.environ.get("SLURM_NTASKS"), os.environ["SLURM_PROCID"]
-    elif "RANK" in os.environ:
+    if "RANK" in os.environ:  # of torchrun, also within a SLURM job
         rank = os.environ["RANK"]
+    elif _by_srun():
+        started, rank = os.environ["SLURM_NTASKS"], os.environ["SLURM_PROCID"]
     elif settings.nodes > 1:
         raise UserError(
             f"train.nodes is {settings.nodes}: start this stage on each node, with `torchrun "
@@ -79,6 +80,23 @@ def _share(settings: TrainSettings) -> Share:
     return Share(int(rank), processes)
 
 
+def _environment() -> ClusterEnvironment:
+    """What has numbered the processes. Lightning's own choice differs for SLURM jobs of one task,
+    in which it is to start the others itself.
+    """
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    if "RANK" in os.environ:
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if _by_srun() else LightningEnvironment()
+
+
+def _by_srun() -> bool:
+    return os.environ.get("SLURM_NTASKS", "1") != "1"
+
+
 def _describe(
     arguments: argparse.Namespace, model: ModelSettings, train: TrainSettings, tokens: Path
 ) -> dict[str, Any]:
@@ -86,10 +104,13 @@ def _describe(
     params.use_threads()
     import rnnmt.model.training  # noqa: F401  (all code that training runs is loaded now)
 
+    file = tokens / "manifest.json"
     try:
-        manifest = json.loads((tokens / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such file; run `dvc repro tokenize`") from None
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file; run `dvc repro tokenize`") from None
+    except ValueError as error:
+        raise UserError(f"{file}: damaged ({error}); run `dvc repro -f tokenize`") from None
     sizes = manifest["vocabulary"]
     description: dict[str, Any] = {
         "corpus": tokens.parent.name,
@@ -169,6 +190,7 @@ def _train(
         return
     module.load_state_dict(torch.load(work / "best.ckpt", weights_only=True)["state_dict"])
     _write(description, module, history, tokens)
+    last.unlink()  # first: without the best model there is nothing to be resumed
     shutil.rmtree(work)
 
 
@@ -215,9 +237,8 @@ def _trainer(
     import warnings
 
     import pytorch_lightning as pl
-    from pytorch_lightning.callbacks import EarlyStopping
 
-    from rnnmt.model.training import LOG_STEPS, Best, WholeFiles
+    from rnnmt.model.training import LOG_STEPS, Best, Stop, WholeFiles
 
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -225,6 +246,7 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # What is logged of a validation is already that of all processes.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     mode = {"val/bleu": "max", "val/loss": "min"}[settings.monitor]
@@ -239,7 +261,7 @@ def _trainer(
         # At its end an epoch is saved to be resumed from: its model must have been judged before.
         save_on_train_epoch_end=False,
     )
-    stop = EarlyStopping(settings.monitor, mode=mode, patience=settings.patience)
+    stop = Stop(settings.monitor, mode=mode, patience=settings.patience)
     return pl.Trainer(
         accelerator="cpu",
         devices=settings.processes,
@@ -251,7 +273,7 @@ def _trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         callbacks=[best, stop, *callbacks],
-        plugins=[WholeFiles()],
+        plugins=[WholeFiles(), _environment()],
         logger=logger or False,
         log_every_n_steps=LOG_STEPS,
         enable_model_summary=False,

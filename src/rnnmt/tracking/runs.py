@@ -7,6 +7,7 @@ fingerprint. A run is described by the `settings.json` of its training.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -135,10 +136,10 @@ def git_tags() -> dict[str, str]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(["git", *arguments], capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return os.fsdecode(done.stdout).strip() if done.returncode == 0 else None
 
 
 def _dataset(description: Description) -> DatasetInput:
