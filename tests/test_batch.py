@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnmt.dataset import batch as batch_module
-from rnnmt.dataset.batch import Batch, BatchLoader, Sampling, make_batch, pad
-from rnnmt.dataset.store import ParallelStore, TokenStore, TokenStoreWriter
+from rnnmt.dataset.batch import Batch, BatchLoader, Sampling, Share, make_batch, pad
+from rnnmt.dataset.store import ParallelStore, TokenStore, TokenStoreWriter, ids_dtype
 from rnnmt.dataset.tokenizer import (
     BOS,
     EOS,
@@ -183,6 +183,44 @@ def test_batches_have_few_shapes() -> None:
     shapes = {(b.labels.shape, b.source.shape[1]) for b in BatchLoader(store, 300, 1)}
     assert {labels[1] % batch_module.TARGET_STEP for labels, _ in shapes} == {0}
     assert {width % batch_module.SOURCE_STEP for _, width in shapes} == {0}
+
+
+@FUZZ
+@given(PAIRS, st.integers(1, 60), st.integers(1, 5))
+def test_the_shares_of_a_batch_are_the_whole_of_it(
+    pairs: list[Pair], tokens: int, processes: int
+) -> None:
+    store = make_store(pairs)
+    whole = list(BatchLoader(store, tokens, seed=1))
+    shares = [
+        list(BatchLoader(store, tokens, seed=1, share=Share(rank, processes)))
+        for rank in range(processes)
+    ]
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        wanted = sorted(ids[ids != PAD].tolist() for ids in batch.labels)
+        found = [ids[ids != PAD].tolist() for part in parts for ids in part.labels]
+        assert sorted(ids for ids in found if ids) == wanted
+        assert all(len(part.labels) for part in parts)  # a process always has work
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(256, "<u2"), (1 << 16, "<u2"), ((1 << 16) + 1, "<u4"), (10**6, "<u4")]
+)
+def test_ids_take_two_bytes_where_that_is_enough(size: int, dtype: str) -> None:
+    assert ids_dtype(size) == np.dtype(dtype)
+
+
+def test_sentences_beyond_all_bounds_are_batched_as_any() -> None:
+    """Longer than their bits can tell: they count as the longest, and stand at the end."""
+    words = (5,) * 20_000
+    pairs: list[Pair] = [((4, *words[: 5 * n]), (4, *words[: 400 * n])) for n in range(1, 50)]
+    found = [pairs_of(batch) for batch in BatchLoader(make_store(pairs), 30_000, seed=1)]
+    assert sorted(pair for rows in found for pair in rows) == sorted(pairs)
+    longest = [max(len(target) for _, target in rows) for rows in found]
+    assert all(
+        max(len(target) for _, target in rows) - min(len(target) for _, target in rows) < 5_000
+        for rows in found
+    ), longest
 
 
 def test_chance_is_fair() -> None:

@@ -8,19 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from clones import Clone, fails, run
-from rnnmt.dataset.batch import BatchLoader, Share
-from rnnmt.dataset.tokenizer import PAD
 from servers import free_port
-from test_batch import PAIRS, make_store
 
 TRAIN = (sys.executable, "-m", "rnnmt.stages.train")
 # Everything that draws random numbers, or that is kept beside the weights.
@@ -69,24 +63,6 @@ def weights(made: Clone, variant: str) -> dict[str, torch.Tensor]:
 def history(made: Clone, variant: str) -> np.ndarray:
     file = made.folder / "models" / "small" / f"{variant}-1" / "history.csv"
     return np.loadtxt(file, delimiter=",", skiprows=1)
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(PAIRS, st.integers(1, 60), st.integers(1, 5))
-def test_the_shares_of_a_batch_are_the_whole_of_it(
-    pairs: list[Any], tokens: int, processes: int
-) -> None:
-    store = make_store(pairs)
-    whole = list(BatchLoader(store, tokens, seed=1))
-    shares = [
-        list(BatchLoader(store, tokens, seed=1, share=Share(rank, processes)))
-        for rank in range(processes)
-    ]
-    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
-        wanted = sorted(ids[ids != PAD].tolist() for ids in batch.labels)
-        found = [ids[ids != PAD].tolist() for part in parts for ids in part.labels]
-        assert sorted(ids for ids in found if ids) == wanted
-        assert all(len(part.labels) for part in parts)  # a process always has work
 
 
 def test_two_processes_train_what_one_does(clone: Clone) -> None:

@@ -407,6 +407,9 @@ def test_damaged_stores_are_named(tmp_path: Path) -> None:
         writer.append(np.zeros(4, "<u2"), np.array([3]))
     with pytest.raises(UserError, match="do not fit"):
         TokenStore(tmp_path / "train.source")
+    np.save(tmp_path / "train.source.offsets.npy", np.zeros(0, np.int64))
+    with pytest.raises(UserError, match="do not fit"):
+        TokenStore(tmp_path / "train.source")
 
 
 def test_the_stage_loads_no_heavy_library() -> None:
