@@ -37,7 +37,7 @@ class Translation(NamedTuple):
         weights = self.hypothesis.attention
         if weights is None:
             return None
-        return weights[: len(self.target_pieces), : len(self.source_pieces)]
+        return weights[:, : len(self.source_pieces)]
 
 
 def reranked(
