@@ -33,6 +33,7 @@ from rnnmt.serving.sources import source
 from rnnmt.stages import evaluate
 from rnnmt.tracking import registry
 from rnnmt.tracking.promotion import REFUSED, best_run, promote, roll_back
+from test_serve import Process, asked_all_the_time, texts
 
 NAME = "bundled-en-fr"
 TINY = {
@@ -94,9 +95,9 @@ def _train_tokenizers(tokens: Path) -> None:
     shutil.copy(tokens / "source.model", tokens / "target.model")
 
 
-def save(folder: Path, label: str, hidden: int = 4) -> None:
+def save(folder: Path, label: str, **changes: Any) -> None:
     """A model whose weights depend on its name, with a whole settings.json."""
-    sizes = TINY | {"hidden": hidden}
+    sizes = TINY | changes
     tokens = folder / "data/bundled/tokens"
     size = Tokenizer(tokens / "source.model").vocabulary_size
     torch.manual_seed(len(label))
@@ -544,6 +545,93 @@ def test_the_service_follows_the_alias() -> None:
     stays = source(f"models:/{NAME}/1", 30).load(None)
     assert stays is not None
     assert stays.name == first.name
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_service_takes_a_wider_beam_than_requests_may_ask_for() -> None:
+    values = params.read()
+    values["decode"]["beam"] = 101
+    Path("params.yaml").write_text(json.dumps(values), encoding="utf-8")
+    promote()
+    model = source(f"models:/{NAME}@champion", 30).load(None)
+    assert model is not None
+    assert model.search.beam == 101  # the service itself has its limit
+
+
+def test_a_new_champion_is_served_without_dropping_a_request(folder: Path) -> None:
+    """Over HTTP, while clients ask: each answer is of the model that it names."""
+    from rnnmt.model.folder import load_model
+    from rnnmt.search.translator import Translator
+
+    sentences = (folder / "data/bundled/tokens/test.source.txt").read_text().splitlines()[:20]
+    decode, expected = params.read()["decode"], {}
+    for number, label in (("1", "lstm-1"), ("2", "lstm-dot-1")):
+        save(folder, label, hidden=16)
+        translator = Translator(load_model(folder / "models/bundled" / label), 3.0)
+        expected[f"{NAME} {number}"] = {
+            s: translator.beam([s], decode["beam"], 1, 1.0)[0][0].text for s in sentences
+        }
+    first, second = expected.values()
+    sentences = [s for s in sentences if first[s] != second[s]]
+    assert len(sentences) > 5
+    promote()
+    only("lstm-dot")
+    client = Process(f"models:/{NAME}@champion", "--poll", "0.1")
+    with asked_all_the_time(client, sentences) as answers:
+        client.until(lambda: len(answers) > 20)
+        assert promote() == 0
+        client.until(lambda: client.call("/ready")[1] == {"model": f"{NAME} 2"})
+        seen = len(answers)
+        client.until(lambda: len(answers) > seen + 40)
+    assert client.end() == ""
+    assert {status for _, status, _ in answers} == {200}
+    assert {answer["model"] for _, _, answer in answers} == set(expected)
+    for sentence, _, answer in answers:
+        assert texts(answer) == [expected[answer["model"]][sentence]]
+
+
+def test_mlflow_gives_alignments(folder: Path) -> None:
+    import mlflow
+
+    from rnnmt.model.folder import load_model
+    from rnnmt.search.translator import Translator
+
+    save(folder, "lstm-1", attention="general")
+    promote()
+    model: Any = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    sentences = (folder / "data/bundled/tokens/test.source.txt").read_text().splitlines()[:5]
+    asked = {"beam": 3, "length_penalty": 1.0, "alignments": True}
+    found = model.predict(["", *sentences], params=asked)
+    assert found[0] == [{"text": "", "score": 0.0, "log_prob": 0.0}]
+    translator = Translator(load_model(folder / "models/bundled/lstm-1"), 3.0)
+    for [one], [ours] in zip(found[1:], translator.beam(sentences, 3, 1, 1.0), strict=True):
+        assert (one["text"], one["target_pieces"]) == (ours.text, ours.target_pieces)
+        assert one["source_pieces"] == ours.source_pieces
+        assert ours.alignment is not None
+        for row, weights in zip(one["alignment"], ours.alignment, strict=True):
+            assert row == pytest.approx(weights, abs=2e-3)
+
+
+def test_mlflow_translates_a_batch_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    from rnnmt.search.translator import Translator
+
+    promote()
+    model: Any = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    lines = [
+        (folder / f"data/bundled/tokens/{split}.source.txt").read_text().splitlines()
+        for split in ("test", "test_long")
+    ]
+    searched, beam = list[int](), Translator.beam
+
+    def noted(self: Translator, sentences: list[str], *asked: Any) -> Any:
+        searched.append(len(sentences))
+        return beam(self, sentences, *asked)
+
+    monkeypatch.setattr(Translator, "beam", noted)
+    assert len(model.predict(lines[0] + lines[1], params={"beam": 2})) == 70
+    assert searched == [64, 6]
 
 
 @pytest.mark.long
