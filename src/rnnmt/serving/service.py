@@ -120,7 +120,7 @@ class Service:
         soon = asyncio.get_running_loop().time() + GRACE
         for timeout in self.reading:
             if not timeout.expired():
-                timeout.reschedule(soon)
+                timeout.reschedule(min(soon, timeout.when() or soon))
 
     def _reload_soon(self) -> None:
         self._reloading = asyncio.create_task(self.reload())  # kept, or it might be collected
