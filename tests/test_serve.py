@@ -32,9 +32,9 @@ from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
 from rnnmt.search.answers import Search, translate
 from rnnmt.search.translator import Translator
-from rnnmt.serving import batching
+from rnnmt.serving import batching, service
 from rnnmt.serving.batching import Batcher, Model, Stopped
-from rnnmt.serving.service import Limits, Service
+from rnnmt.serving.service import Limits, Server, Service
 from rnnmt.serving.sources import source
 
 WORDS = [
@@ -118,9 +118,11 @@ class Client:
 class Process(Client):
     """One that runs as a user starts it."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    patience = 180.0  # a busy machine takes its time to import torch and MLflow
+
+    def __init__(self, model: Path | str, *options: str) -> None:
         super().__init__()
-        command = ["-m", "rnnmt.cli", "serve", "--model", str(folder), "--port", str(self.port)]
+        command = ["-m", "rnnmt.cli", "serve", "--model", str(model), "--port", str(self.port)]
         self.process = subprocess.Popen(
             [sys.executable, *command, "--threads", "1", *options],
             stdout=subprocess.PIPE,
@@ -142,8 +144,8 @@ class Process(Client):
 def within(folder: Path, **limits: Any) -> Iterator[Client]:
     """A service in a thread of this process, which saves its start."""
     client = Client()
-    app = Service(source(str(folder), 30), Limits(**limits)).app
-    server = uvicorn.Server(uvicorn.Config(app, port=client.port, log_level="warning"))
+    made = Service(source(str(folder), 30), Limits(**limits), ("127.0.0.1",))
+    server = Server(made, "127.0.0.1", client.port)
     thread = threading.Thread(target=server.run)
     thread.start()
     client.until(lambda: client.call("/ready")[0] == 200)
@@ -225,15 +227,122 @@ def test_a_request_says_how_to_search(client: Client, models: Path) -> None:
 def test_what_is_beyond_the_limits_is_refused(
     client: Client, body: bytes, status: int, told: str
 ) -> None:
+    before = counted(client, status)
     found, answer = client.call("/translate", body)
     assert found == status
     assert told in json.dumps(answer)
+    assert counted(client, status) == before + 1
     assert client.translate("a")[0] == 200
+
+
+def counted(client: Client, status: int) -> float:
+    """How many requests to translate have been answered so, by Prometheus."""
+    metrics = client.call("/metrics")[1]
+    found = re.search(rf'rnnmt_requests_total{{status="{status}"}} (\S+)', metrics)
+    return float(found[1]) if found else 0
+
+
+def test_requests_that_are_no_translation_or_of_another_host_are_counted_rightly(
+    client: Client,
+) -> None:
+    def asked(path: str, host: str) -> bytes:
+        with socket.create_connection(("127.0.0.1", client.port)) as connection:
+            head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\n"
+            connection.sendall(head.encode() + b"{}")
+            return connection.recv(12)
+
+    before = [counted(client, status) for status in (400, 404, 405)]
+    assert asked("/translate", "evil.example") == b"HTTP/1.1 400"
+    assert asked("/other", "127.0.0.1") == b"HTTP/1.1 404"
+    assert asked("/ready", "127.0.0.1") == b"HTTP/1.1 405"
+    after = [counted(client, status) for status in (400, 404, 405)]
+    assert after == [before[0] + 1, *before[1:]]
+
+
+HALF = (
+    b"POST /translate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 99\r\n\r\n{"
+)
+
+
+@contextlib.contextmanager
+def half(client: Client) -> Iterator[socket.socket]:
+    """A request of which the body's rest does not come."""
+    address = ("127.0.0.1", client.port)
+    with socket.create_connection(address, client.patience) as connection:
+        connection.sendall(HALF)
+        yield connection
+
+
+def test_a_body_that_does_not_come_is_408(models: Path) -> None:
+    with within(models / "one", seconds=1) as client, half(client) as connection:
+        for _ in range(3):
+            time.sleep(0.2)  # a trickle does not help
+            connection.sendall(b" ")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+        assert counted(client, 408) == 1
+        with half(client):  # one that leaves is no answer
+            pass
+        assert client.translate("a")[0] == 200
+        assert counted(client, 408) == 1
+
+
+def test_the_time_to_the_answer_starts_with_the_request(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, beam = threading.Event(), Translator.beam
+
+    def late(*asked: Any) -> Any:
+        may.wait(60)
+        return beam(*asked)
+
+    body = b'{"sentences": ["the cat"]}'
+    with within(models / "one", seconds=4) as client:
+        monkeypatch.setattr(Translator, "beam", late)
+        started = time.monotonic()
+        with half(client) as connection:
+            time.sleep(3)
+            connection.sendall(body[1:].ljust(98))
+            assert connection.recv(1000).startswith(b"HTTP/1.1 504 ")
+        assert time.monotonic() - started < 6
+        may.set()
+
+
+def test_no_more_requests_at_once_than_allowed(models: Path) -> None:
+    with within(models / "one", requests=2) as client:
+        with half(client), half(client):
+            client.until(lambda: client.translate("a")[0] == 503)
+            assert client.translate("a")[1] == {"detail": "too many requests at once"}
+            assert client.call("/health")[0] == client.call("/ready")[0] == 200
+        client.until(lambda: client.translate("a")[0] == 200)
+
+
+def test_no_more_connections_than_allowed(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "CONNECTIONS", 5)
+    with within(models / "one") as client:
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(socket.create_connection(("127.0.0.1", client.port)))
+            client.until(lambda: client.translate("a")[0] == 503)
+        client.until(lambda: client.translate("a")[0] == 200)
+
+
+def test_a_models_own_beam_is_limited_too(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    translator = Translator(load_model(models / "one"))
+    wide, narrow = (
+        [translator.beam([s], beam, 1, 1.0)[0][0].text for s in SENTENCES[:20]] for beam in (5, 2)
+    )
+    assert wide != narrow
+    with within(models / "one", beam=2) as client:
+        assert texts(client.translate(*SENTENCES[:20])[1]) == narrow
+    assert "one one-fingerpr: its beam of 5 is beyond --max-beam, so 2 is used" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_body_whose_length_is_not_told_is_limited_too(client: Client) -> None:
     with socket.create_connection(("127.0.0.1", client.port)) as connection:
-        head = b"POST /translate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = b"POST /translate HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
         connection.sendall(head + b"3e8\r\n" + b"a" * 1000 + b"\r\n")
         connection.sendall((b"fa0\r\n" + b"a" * 4000 + b"\r\n") * 2)
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
@@ -242,7 +351,7 @@ def test_a_body_whose_length_is_not_told_is_limited_too(client: Client) -> None:
 def test_its_description_states_the_limits(client: Client) -> None:
     described = client.call("/openapi.json")[1]
     operation = described["paths"]["/translate"]["post"]
-    assert {"200", "413", "422", "429", "503", "504"} <= set(operation["responses"])
+    assert {"200", "408", "413", "422", "429", "503", "504"} <= set(operation["responses"])
     fields = described["components"]["schemas"]["Request"]["properties"]
     assert fields["sentences"]["maxItems"] == 8
     assert fields["sentences"]["items"]["maxLength"] == 200
@@ -344,6 +453,15 @@ def test_a_full_queue_and_a_graceful_end(models: Path) -> None:
     assert client.process.returncode == 0
 
 
+def test_half_a_request_does_not_keep_it_from_ending(models: Path) -> None:
+    client = Process(models / "one", "--timeout", "300")
+    with half(client) as connection:
+        time.sleep(0.5)
+        assert client.end() == ""
+        assert b'{"detail":"the service is stopping"}' in connection.recv(1000)
+    assert client.process.returncode == 0
+
+
 def test_a_late_answer_is_504(models: Path) -> None:
     with within(models / "one", seconds=0.05) as client:
         status, answer = client.translate(*[" ".join(WORDS * 4)] * 30, beam=10)
@@ -387,17 +505,15 @@ def test_before_it_has_a_model_it_says_so(models: Path) -> None:
     thread.join(60)
 
 
-def test_another_model_is_taken_without_dropping_a_request(
-    models: Path, expected: dict[str, dict[str, str]], tmp_path: Path
-) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(models / "one", folder)
-    client = Process(folder)
+@contextlib.contextmanager
+def asked_all_the_time(
+    client: Client, sentences: list[str]
+) -> Iterator[list[tuple[str, int, Any]]]:
+    """Eight clients that ask one sentence after another, and all that they were answered."""
     answers: list[tuple[str, int, Any]] = []
     over = threading.Event()
 
     def ask(number: int) -> None:
-        sentences = list(expected["one"])
         for i in range(10_000):
             if over.is_set():
                 return
@@ -406,6 +522,21 @@ def test_another_model_is_taken_without_dropping_a_request(
 
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, number) for number in range(8)]
+        try:
+            yield answers
+        finally:
+            over.set()
+        for future in asked:
+            future.result()
+
+
+def test_another_model_is_taken_without_dropping_a_request(
+    models: Path, expected: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models / "one", folder)
+    client = Process(folder)
+    with asked_all_the_time(client, [*expected["one"]]) as answers:
         client.until(lambda: len(answers) > 20)
         (folder / "weights.pt").write_bytes(b"broken")
         (folder / "settings.json").write_text('{"fingerprint": "broken"}')
@@ -416,9 +547,6 @@ def test_another_model_is_taken_without_dropping_a_request(
         client.until(lambda: "two-finger" in str(client.call("/ready")[1]))
         seen = len(answers)
         client.until(lambda: len(answers) > seen + 40)
-        over.set()
-        for future in asked:
-            future.result()
     assert client.end().startswith("rnnmt: warning: the model stays ")
     assert {status for _, status, _ in answers} == {200}
     used = set()

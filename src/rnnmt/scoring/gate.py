@@ -36,7 +36,7 @@ class Evidence:
     signatures: dict[str, str]  # sacreBLEU's, of each metric
     sums: dict[str, str]  # split -> SHA-256 of its sources and references
     translations: dict[str, list[str]]  # test set -> one line for each sentence
-    sentences_per_second: float
+    sentences_per_second: float | None  # None: not measured, since its model is not at hand
     decode: dict[str, Any]  # the section `decode`
 
     @property
@@ -105,7 +105,8 @@ def judge(
 ) -> list[Finding]:
     """Every rule's finding; the challenger may be promoted if all have passed.
 
-    Both must have translated the test sets `wanted`. Without a champion, the figures alone count.
+    Both must have translated the test sets `wanted`, and have been timed on the same machine.
+    Without a champion, the figures alone count.
     """
     findings = [_complete(challenger, wanted)]
     if champion is None or not findings[0].passed:
@@ -175,12 +176,12 @@ def _no_worse(
 
 
 def _speed(challenger: Evidence, champion: Evidence, settings: PromoteSettings) -> Finding:
+    rule = f"at most {settings.max_slowdown:g} times slower"
     new, old = challenger.sentences_per_second, champion.sentences_per_second
-    return Finding(
-        f"at most {settings.max_slowdown:g} times slower",
-        f"{new:,.1f} against {old:,.1f} sentences/s",
-        new * settings.max_slowdown >= old,
-    )
+    if new is None or old is None:
+        return Finding(rule, "not measured: the champion's model is not here", True)
+    found = f"{new:,.1f} against {old:,.1f} sentences/s"
+    return Finding(rule, found, new * settings.max_slowdown >= old)
 
 
 def _statistics(

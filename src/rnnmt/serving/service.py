@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
@@ -19,15 +20,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
 from rnnmt.addresses import LOOPBACK
 from rnnmt.errors import UserError
 from rnnmt.search.answers import Search, answer
 from rnnmt.serving.batching import Batcher, Busy, Model, Stopped
 
-Message = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]  # of ASGI, and a connection's scope
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+CONNECTIONS = 4096  # at once, most of them idle: each costs some kilobytes
+GRACE = 1.0  # seconds, at the end, for the rest of a body that is being received
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class Limits:
     bytes: int = 1 << 20  # of one request's body
     beam: int = 10
     waiting: int = 1000  # sentences, of all requests
-    seconds: float = 30.0  # from a request to its answer
+    requests: int = 512  # at once: the bodies of all are held in memory
+    seconds: float = 30.0  # from a request's head to its answer
 
 
 class Source(Protocol):
@@ -76,16 +84,23 @@ class Metrics:
 
 
 class Service:
-    """The model in use, what waits for it, and its HTTP application `app`."""
+    """The model in use, what waits for it, and its HTTP application `app`.
 
-    def __init__(self, source: Source, limits: Limits) -> None:
+    Requests must name one of `hosts`, or any where it has a "*".
+    """
+
+    def __init__(self, source: Source, limits: Limits, hosts: Sequence[str] = ("*",)) -> None:
         self.source, self.limits, self.metrics = source, limits, Metrics()
         self.model: Model | None = None
         self.failure: UserError | None = None  # of the first load
         self.on_failure: Callable[[], None] = lambda: None
         self._loading = asyncio.Lock()
         self.batcher: Batcher | None = None
-        self.app = _application(self)
+        self.stopping = False
+        self.reading: set[asyncio.Timeout] = set()  # of bodies that are being received
+        self.app = _Counted(
+            TrustedHostMiddleware(_application(self), hosts, www_redirect=False), self.metrics
+        )
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -98,6 +113,14 @@ class Service:
         yield
         watching.cancel()
         await asyncio.to_thread(self.batcher.stop)
+
+    def stop(self) -> None:
+        """Wait no longer for the rest of half requests, or the service could not end."""
+        self.stopping = True
+        soon = asyncio.get_running_loop().time() + GRACE
+        for timeout in self.reading:
+            if not timeout.expired():
+                timeout.reschedule(min(soon, timeout.when() or soon))
 
     def _reload_soon(self) -> None:
         self._reloading = asyncio.create_task(self.reload())  # kept, or it might be collected
@@ -134,7 +157,7 @@ class Service:
 
     def _load(self, current: str | None) -> Model | None:
         try:
-            model = self.source.load(current)
+            model = self._within_limits(self.source.load(current))
             if model:
                 # The first translation prepares the decoder: no client is to wait for that.
                 search = model.search
@@ -147,15 +170,23 @@ class Service:
             raise UserError(f"{model.name}: translates nothing: its weights are not all finite")
         return model
 
-    async def translate(self, sentences: list[str], asked: dict[str, Any]) -> Response:
-        """Answer one request."""
-        started = time.perf_counter()
-        response = await self._answer(sentences, asked)
-        self.metrics.requests.labels(response.status_code).inc()
-        self.metrics.latency.observe(time.perf_counter() - started)
-        return response
+    def _within_limits(self, model: Model | None) -> Model | None:
+        """With a search that requests could ask for: a model's own may be wider."""
+        most = self.limits.beam
+        if model is None or model.search.beam <= most:
+            return model
+        print(
+            f"rnnmt: warning: {model.name}: its beam of {model.search.beam} is beyond --max-beam, "
+            f"so {most} is used",
+            file=sys.stderr,
+            flush=True,
+        )
+        return model._replace(search=model.search.model_copy(update={"beam": most}))
 
-    async def _answer(self, sentences: list[str], asked: dict[str, Any]) -> Response:
+    async def translate(
+        self, sentences: list[str], asked: dict[str, Any], deadline: float
+    ) -> Response:
+        """Answer one request, before the event loop's time `deadline`."""
         model, batcher = self.model, self.batcher
         if model is None or batcher is None:
             return _refusal(503, "the model is being loaded", retry=1)
@@ -166,7 +197,8 @@ class Service:
         # Sentences that differ in it alone are searched together.
         shared = search.model_copy(update={"alignments": False})
         try:
-            found = await batcher.translate(sentences, model, shared, self.limits.seconds)
+            seconds = deadline - asyncio.get_running_loop().time()
+            found = await batcher.translate(sentences, model, shared, seconds)
             answers = [answer(translations, search) for translations in found]
             response = JSONResponse({"model": model.name, "translations": answers})
         except Busy:
@@ -188,28 +220,20 @@ def serve(source: Source, limits: Limits, host: str, port: int, allow: Sequence[
     On a loopback address, or where `allow` names some, requests must name an allowed host. Raises
     UserError where the model cannot be loaded or the address cannot be used.
     """
-    service = Service(source, limits)
     # A foreign site whose name comes to mean this machine (DNS rebinding) has its own name in the
     # Host header. On other addresses only who runs it knows by which names it is reached.
     local = host in LOOPBACK or host == "::1"
     hosts = (*LOOPBACK, *allow) if local else (*LOOPBACK, host, *allow) if allow else ("*",)
-    config = uvicorn.Config(
-        TrustedHostMiddleware(service.app, hosts, www_redirect=False),
-        host=host,
-        port=port,
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=int(limits.seconds) + 1,
-    )
-    server = uvicorn.Server(config)
+    service = Service(source, limits, hosts)
+    server = Server(service, host, port)
 
     def stop() -> None:
         server.should_exit = True
 
     service.on_failure = stop
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises them again when all is done: that is the end that was asked for.
-        signal.signal(number, lambda *_: None)
+        # Until uvicorn has its own; and it raises them again when all is done.
+        signal.signal(number, lambda *_: stop())
     try:
         server.run()
     except SystemExit:
@@ -218,36 +242,98 @@ def serve(source: Source, limits: Limits, host: str, port: int, allow: Sequence[
         raise service.failure
 
 
+class Server(uvicorn.Server):
+    """uvicorn with the service's limits, which is told when it has to end."""
+
+    def __init__(self, service: Service, host: str, port: int) -> None:
+        self._service = service
+        config = uvicorn.Config(
+            service.app,
+            host=host,
+            port=port,
+            access_log=False,
+            log_level="warning",
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=int(service.limits.seconds) + 1,
+        )
+        super().__init__(config)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and answer the requests that have come."""
+        self._service.stop()
+        await super().shutdown(sockets)
+
+
+class _Counted:
+    """ASGI: tell Prometheus of every answer to a request to translate, whoever gives it."""
+
+    def __init__(self, app: App, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass everything on."""
+        started = time.perf_counter()
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.requests.labels(message["status"]).inc()
+                self.metrics.latency.observe(time.perf_counter() - started)
+            await send(message)
+
+        asked = (scope.get("method"), scope.get("path")) == ("POST", "/translate")
+        await self.app(scope, receive, counted if asked else send)
+
+
 class _Allowed:
-    """ASGI: refuse bodies of more than `limit` bytes, before anything reads them as JSON.
+    """ASGI: take no more requests at once, no longer bodies and none more slowly than allowed.
 
     Of a client that does not wait for its answer, the sentences shall not wait either.
     """
 
-    def __init__(self, app: Callable[..., Awaitable[None]], limit: int) -> None:
-        self.app, self.limit = app, limit
+    def __init__(self, app: App, service: Service) -> None:
+        self.app, self.service, self.limits = app, service, service.limits
+        self.requests = 0  # that are here
 
-    async def __call__(
-        self,
-        scope: Message,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Read the body, whether or not its length is told in advance, and pass it on."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-            if len(body) > self.limit:
-                refusal = _refusal(413, f"a request has at most {self.limit} bytes")
-                refusal.headers["Connection"] = "close"
-                await refusal(scope, receive, send)
-                return
+        self.requests += 1
+        try:
+            body = await self._body(scope, receive)
+            if isinstance(body, Response):
+                body.headers["Connection"] = "close"  # since there may be more of it
+                await body(scope, receive, send)
+            else:
+                await self._answer(bytes(body), scope, receive, send)
+        except ClientDisconnect:
+            pass
+        finally:
+            self.requests -= 1
+
+    async def _body(self, scope: Message, receive: Receive) -> bytearray | Response:
+        """The whole body, or why it is refused. Raises ClientDisconnect."""
+        if self.requests > self.limits.requests:
+            return _refusal(503, "too many requests at once", retry=1)
+        now, seconds = asyncio.get_running_loop().time(), self.limits.seconds
+        scope.setdefault("state", {})["deadline"] = now + seconds
+        timeout = asyncio.timeout(min(seconds, GRACE) if self.service.stopping else seconds)
+        self.service.reading.add(timeout)
+        try:
+            async with timeout:
+                body = await _received(receive, self.limits.bytes)
+        except TimeoutError:
+            if self.service.stopping:
+                return _refusal(503, "the service is stopping")
+            return _refusal(408, f"the request was not whole within {seconds:g} seconds")
+        finally:
+            self.service.reading.discard(timeout)
+        if len(body) > self.limits.bytes:
+            return _refusal(413, f"a request has at most {self.limits.bytes} bytes")
+        return body
+
+    async def _answer(self, body: bytes, scope: Message, receive: Receive, send: Send) -> None:
         unread = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def again() -> Message:
@@ -266,6 +352,18 @@ class _Allowed:
         finally:
             answering.cancel()
             leaving.cancel()
+
+
+async def _received(receive: Receive, limit: int) -> bytearray:
+    """A request's body, or of one that is longer a little more than `limit` bytes."""
+    body, more = bytearray(), True
+    while more and len(body) <= limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
 
 
 def _refusal(status: int, detail: str, retry: int | None = None) -> Response:
@@ -322,25 +420,27 @@ def _request(limits: Limits) -> type[BaseModel]:
 def _application(service: Service) -> FastAPI:
     # Its pages of documentation would load scripts from elsewhere; /openapi.json says it all.
     app = FastAPI(title="rnnmt", lifespan=service.lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(_Allowed, limit=service.limits.bytes)
+    app.add_middleware(_Allowed, service=service)
     schema = _request(service.limits)
     refusals: dict[int | str, dict[str, Any]] = {
         400: {"model": Refusal, "description": "Not JSON that can be read"},
+        408: {"model": Refusal, "description": "Not received in time"},
         413: {"model": Refusal, "description": "More bytes than a request may have"},
         422: {"model": Refusal, "description": "Not as described here, or beyond the limits"},
         429: {"model": Refusal, "description": "Too many sentences wait; try again"},
         500: {"model": Refusal, "description": "The translation failed"},
-        503: {"model": Refusal, "description": "No model yet, or the service is stopping"},
+        503: {"model": Refusal, "description": "No model yet, too many requests, or stopping"},
         504: {"model": Refusal, "description": "Not translated in time"},
     }
 
-    async def translate(request: BaseModel) -> Response:
+    async def translate(request: BaseModel, connection: Request) -> Response:
         """Translate sentences; each is translated as it would be alone."""
         asked = request.model_dump()
-        return await service.translate(asked.pop("sentences"), asked)
+        deadline = connection.state.deadline
+        return await service.translate(asked.pop("sentences"), asked, deadline)
 
     # The class is made here, so that no name in a module could stand for it.
-    translate.__annotations__ = {"request": schema, "return": Response}
+    translate.__annotations__ |= {"request": schema, "connection": Request, "return": Response}
     app.post("/translate", response_model=Answer, responses=refusals)(translate)
 
     @app.exception_handler(RequestValidationError)

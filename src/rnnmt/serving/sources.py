@@ -59,5 +59,7 @@ class _Registered:
             decode = models.evidence(version).decode
             with models.model_folder(version) as folder:
                 translator = Translator(load_model(folder), decode["max_length_ratio"])
-        search = Search(beam=decode["beam"], length_penalty=decode["length_penalty"])
+        # Unchecked: params.yaml allows a wider beam than requests, and the service has its limit.
+        beam, penalty = decode["beam"], decode["length_penalty"]
+        search = Search.model_construct(beam=beam, length_penalty=penalty)
         return Model(name, translator, search)

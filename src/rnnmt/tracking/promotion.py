@@ -1,7 +1,8 @@
 """`rnnmt promote`: the best model of the pipeline against the champion of MLflow's registry.
 
-All figures come from files, those of the champion from the registry's version or, where the
-tracking database was lost, from `reports/CORPUS/champion/`, which is in git.
+All scores come from files, those of the champion from the registry's version or, where the
+tracking database was lost, from `reports/CORPUS/champion/`, which is in git. Speeds in files are of
+whatever machine decoded, so both models are timed here.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 REFUSED = 3  # exit code of a challenger that did not pass
+PASSES, TIMED = 4, 200  # how often how many sentences are translated to measure speed
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,9 @@ def promote(
         if champion and champion.fingerprint == challenger.fingerprint:
             print(f"{challenger.label} is the champion already: nothing to do")
             return 0
-        if champion and champion.sums != challenger.sums:
-            print("The test sets are not those of the champion: both are scored again.\n")
+        if champion:
             with _model_of(models, version, champion) as folder:
-                champion = scored_again(champion, folder, sources, challenger.decode)
-            challenger = scored_again(challenger, _folder(best), sources, challenger.decode)
+                champion, challenger = _alike(champion, folder, challenger, _folder(best), sources)
         findings = judge(challenger, champion, sources.wanted, settings, evaluate)
         known = models.find(challenger.fingerprint)
         if known and known.tags.get(registry.ROLLED_BACK):
@@ -141,14 +142,25 @@ def roll_back(dry_run: bool = False) -> int:
 def best_run(corpus: str, variants: list[str]) -> Run:
     """The run with the highest validation BLEU of beam search; of equal ones, the first.
 
-    Raises UserError where a variant is unknown or has not been evaluated.
+    A run without a finite one comes last, which is said. Raises UserError where a variant is
+    unknown or has not been evaluated.
     """
     if unknown := set(variants) - set(params.variants()):
         raise UserError(f"{params.path()}: no variant {', '.join(sorted(unknown))}")
     found = [Run(corpus, variant, seed) for variant in variants for seed in params.seeds()]
-    return max(
-        found, key=lambda run: float(run.detail()["scores"]["valid"]["beam"]["bleu"]["score"])
-    )
+    return max(found, key=_validation_bleu)
+
+
+def _validation_bleu(run: Run) -> float:
+    try:
+        value = float(run.detail()["scores"]["valid"]["beam"]["bleu"]["score"])
+    except (KeyError, TypeError, ValueError):
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    where = f"{run.detail_path}: scores.valid.beam.bleu.score"
+    print(f"{where} is missing or not finite; run: dvc repro evaluate@{run}")
+    return -math.inf
 
 
 def about(corpus: str) -> dict[str, Any]:
@@ -164,9 +176,18 @@ def about(corpus: str) -> dict[str, Any]:
 def evidence_of(run: Run, sources: Sources) -> Evidence:
     """What the files of train, decode and evaluate say of a run.
 
-    Raises UserError where they are missing, or are not of this model and these test sets.
+    Raises UserError where they are missing or damaged, or are not of this model and these test
+    sets.
     """
     _check_current(run, sources)
+    try:
+        return _evidence(run, sources)
+    except (AttributeError, KeyError, TypeError) as error:
+        told = f"{run}: its settings, translations' summary or scores are damaged ({error!r})"
+        raise UserError(f"{told}; run: dvc repro -f evaluate@{run}") from None
+
+
+def _evidence(run: Run, sources: Sources) -> Evidence:
     detail, decoding = run.detail(), run.decoding()
     splits = decoding["splits"]
     # The penalty is that of the grid which validation has chosen.
@@ -228,33 +249,84 @@ def _decoded_weights(run: Run) -> str | None:
     return sums.get("weights.pt")
 
 
+def _alike(
+    champion: Evidence, its: Path | None, challenger: Evidence, own: Path, sources: Sources
+) -> tuple[Evidence, Evidence]:
+    """Both, scored on the same test sets and timed on this machine, as far as `its` is here.
+
+    Raises UserError where the champion cannot be scored on the present test sets.
+    """
+    if champion.sums != challenger.sums:
+        if its is None:
+            raise UserError(
+                f"the champion {champion.label} has other test sets and its model is not here, so "
+                f"it cannot be scored again; `dvc checkout` or `dvc pull` at "
+                f"{_commit_of(champion)} brings it back"
+            )
+        print("The test sets are not those of the champion: both are scored again.\n")
+        champion = scored_again(champion, its, sources, challenger.decode)
+        challenger = scored_again(challenger, own, sources, challenger.decode)
+    if its is None:
+        return replace(champion, sentences_per_second=None), challenger
+    lines = [line for split in sources.wanted.tests for line in sources.lines[split]]
+    old, new = speeds([(its, champion.decode), (own, challenger.decode)], lines)
+    return (
+        replace(champion, sentences_per_second=old),
+        replace(challenger, sentences_per_second=new),
+    )
+
+
+def speeds(models: list[tuple[Path, dict[str, Any]]], lines: list[str]) -> list[float]:
+    """Sentences/s of models, folder and section `decode` of each, on some of the sentences.
+
+    They take turns, and each one's fastest time counts, so that what else the machine does
+    counts for little.
+    """
+    lines = lines[:: max(1, len(lines) // TIMED)]
+    translations = [_translation(folder, decode) for folder, decode in models]
+    seconds = [math.inf] * len(models)
+    for _ in range(PASSES):  # of which the first also prepares the decoders
+        for i, translation in enumerate(translations):
+            started = time.perf_counter()
+            translation(lines)
+            seconds[i] = min(seconds[i], time.perf_counter() - started)
+    return [round(len(lines) / one, 1) for one in seconds]
+
+
 def scored_again(
     evidence: Evidence, folder: Path, sources: Sources, decode: dict[str, Any]
 ) -> Evidence:
     """The evidence with new translations of the present sets, by the same search for all."""
+    translation = _translation(folder, decode)
+    found = {
+        split: [text.replace("\r", " ").replace("\n", " ") for text in translation(lines)]
+        for split, lines in sources.lines.items()
+    }
+    return replace(
+        evidence,
+        scores=figures(found, sources.wanted),
+        sums=sources.sums(),
+        translations={split: found[split] for split in sources.wanted.tests},
+        decode=decode,
+    )
+
+
+def _translation(folder: Path, decode: dict[str, Any]) -> Callable[[list[str]], list[str]]:
+    """A model's best translations, by the search of a section `decode`."""
     params.use_threads()
     from rnnmt.model.folder import load_model
     from rnnmt.search.answers import Search, translate
     from rnnmt.search.translator import Translator
 
     translator = Translator(load_model(folder), decode["max_length_ratio"])
-    search = Search(beam=decode["beam"], length_penalty=decode["length_penalty"])
-    found, seconds, sentences = {}, 0.0, 0
-    for split, lines in sources.lines.items():
-        started = time.perf_counter()
-        translated = translate(translator, lines, search, decode["batch_sentences"])
-        if split in sources.wanted.tests:
-            seconds, sentences = seconds + time.perf_counter() - started, sentences + len(lines)
-        texts = [best[0].text if best else "" for best in translated]
-        found[split] = [text.replace("\r", " ").replace("\n", " ") for text in texts]
-    return replace(
-        evidence,
-        scores=figures(found, sources.wanted),
-        sums=sources.sums(),
-        translations={split: found[split] for split in sources.wanted.tests},
-        sentences_per_second=round(sentences / max(seconds, 1e-3), 1),
-        decode=decode,
-    )
+    # Unchecked: params.yaml allows a wider beam than a request may ask for.
+    search = Search.model_construct(beam=decode["beam"], length_penalty=decode["length_penalty"])
+
+    def translated(lines: list[str]) -> list[str]:
+        found = translate(translator, lines, search, decode["batch_sentences"])
+        return [best[0].text if best else "" for best in found]
+
+    return translated
 
 
 def keep(champion: Evidence) -> None:
@@ -286,7 +358,7 @@ def _restore(models: Registry, champion: Evidence, dry_run: bool) -> ModelVersio
     if folder is None:
         print(
             f"MLflow does not know the champion {champion.label}, and its model is not here; "
-            f"`dvc checkout` or `dvc pull` at commit {champion.commit[:12] or '?'} has it\n"
+            f"`dvc checkout` or `dvc pull` at {_commit_of(champion)} has it\n"
         )
         return None
     if dry_run:
@@ -310,18 +382,22 @@ def _find_folder(evidence: Evidence) -> Path | None:
     return None
 
 
+def _commit_of(champion: Evidence) -> str:
+    """Where dvc.lock has its model: it was committed after the commit that the evidence names."""
+    file = _kept(champion.about["corpus"]) / "evidence.json"
+    log = f"git log --reverse --oneline -S{champion.fingerprint} -- {file}"
+    return f"the commit that added it to {file}, the first that `{log}` shows,"
+
+
 @contextlib.contextmanager
-def _model_of(models: Registry, version: ModelVersion | None, champion: Evidence) -> Iterator[Path]:
+def _model_of(
+    models: Registry, version: ModelVersion | None, champion: Evidence
+) -> Iterator[Path | None]:
     if version:
         with models.model_folder(version) as folder:
             yield folder
-    elif found := _find_folder(champion):
-        yield found
     else:
-        raise UserError(
-            f"the champion {champion.label} has other test sets and its model is not here, so it "
-            f"cannot be scored again; bring it back with dvc checkout at {champion.commit[:12]}"
-        )
+        yield _find_folder(champion)
 
 
 def _shown(models: Registry, version: ModelVersion | None, champion: Evidence | None) -> str:
