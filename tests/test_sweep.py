@@ -78,9 +78,10 @@ def test_a_variant_of_several_nodes_is_refused(clone: Clone) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("command", "environment"),
-    [(SUBMIT, ONE_TASK), ((*SWEEP, "--here", "--jobs", "3"), {})],
+    [(SUBMIT, ONE_TASK), ((*SWEEP, "--here", "--jobs", "2"), {})],
     ids=["submitted", "here"],
 )
 def test_all_are_trained_and_a_failing_one_is_named(
@@ -89,17 +90,16 @@ def test_all_are_trained_and_a_failing_one_is_named(
     command: tuple[str, ...],
     environment: dict[str, str],
 ) -> None:
-    """One process, two of them, and more than there is work for."""
+    """Two processes of one model, and more than there is work for."""
     values = clone.settings()
     values["train"]["max_epochs"] = 1
-    values["variants"] = {"one": {}, "pair": {"processes": 2}, "crowd": {"processes": 31}}
+    values["variants"] = {"pair": {"processes": 2}, "crowd": {"processes": 31}}
     clone.write(values)
     store = str(tmp_path_factory.mktemp("store"))
     run("dvc", "remote", "add", "-d", "s", store, cwd=clone.folder, env=KEYS)
     clone.repro("tokenize")
     run("dvc", "push", "-q", cwd=clone.folder, env=KEYS)
     said = fails(*command, cwd=clone.folder, env=clone.environment | environment)
-    assert "one-1: done" in said
     assert "pair-1: done" in said
     assert "crowd-1: failed" in said
     assert "not done: crowd-1;" in said

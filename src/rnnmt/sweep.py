@@ -88,7 +88,7 @@ def submit(folder: str, options: dict[str, str], minutes: int, cluster: str = "s
     try:
         import submitit
     except ImportError:
-        raise UserError("SLURM needs submitit: pip install submitit") from None
+        raise UserError("--slurm needs submitit: pip install 'rnnmt[slurm]'") from None
     if "time" in options:
         raise UserError("--option time: say --minutes instead")
     chains = plan()
