@@ -38,8 +38,7 @@ lint: $(READY)-dev
 	$(BIN)/lint-imports
 
 ui: $(READY)  ## MLflow on http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui \
-	  --host 127.0.0.1 --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/ui.py
 
 # The environment is made anew when a lock file or pyproject.toml has changed, and only then.
 # Compiling all of every package would take as long as installing: Python compiles what it imports.
