@@ -6,6 +6,8 @@ Hosts over SSH are tried in test_remotes.py.
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,6 +50,23 @@ def test_as_many_run_here_as_there_are_cores_for(
     said = fails(*SWEEP, "--here", cwd=clone.folder, env=clone.environment)
     assert {line.split(": on ")[1] for line in said.splitlines() if ": on " in line} == workers
     assert "not done: gru-1, lstm-general-1" in said or "not done: lstm-general-1, gru-1" in said
+
+
+def test_after_a_ctrl_c_none_begins(clone: Clone) -> None:
+    with subprocess.Popen(
+        [*SWEEP, "--here", "--jobs", "1"],
+        cwd=clone.folder,
+        env=clone.environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "gru-1: on here 1\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert "lstm-general-1" not in process.stdout.read()
+    assert process.returncode == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize(

@@ -167,9 +167,15 @@ def _run_on(workers: Sequence[_Worker]) -> None:
             print(f"{label}: {'done' if code == 0 else f'failed ({code})'}", flush=True)
             if code:
                 failed.append(label)
+            if code < 0:  # a signal has ended it, as Ctrl-C does
+                return
 
     with ThreadPoolExecutor(len(workers)) as pool:
-        list(pool.map(work, workers))
+        try:
+            list(pool.map(work, workers))
+        except KeyboardInterrupt:
+            list(_taken(waiting))  # none of them begins any more
+            raise
     _conclude([*failed, *(label for label, _ in _taken(waiting))])
 
 
