@@ -34,7 +34,7 @@ def check_driver(address: str) -> None:
     except ModuleNotFoundError as error:
         raise UserError(
             f"MLFLOW_TRACKING_URI: no module {error.name}, its database's client. For PostgreSQL, "
-            "`pip install -r requirements-server.lock` and begin it with postgresql+psycopg2://"
+            "`.venv/bin/pip install -r requirements-server.lock` and begin it with postgresql+psycopg2://"
         ) from None
     except ArgumentError:  # a folder: for MLflow to say what it thinks of it
         pass
