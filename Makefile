@@ -18,8 +18,8 @@ test: $(READY)-dev  ## everything that matters, lint included; files of tests si
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses auto --dist loadfile \
 	  --no-loadscope-reorder $(TESTS)
 
-test-all: test  ## and the long ones
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m long
+test-all: test  ## and the long ones; with REQUIRE_SERVERS=1, none is skipped for want of PostgreSQL or sshd
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m long -rs
 
 torture: $(READY)-dev  ## an hour and longer of chance, kills and hostile input: $(TRIALS) trials of each campaign
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/torture --trials $(TRIALS) --timeout 36000
@@ -38,8 +38,7 @@ lint: $(READY)-dev
 	$(BIN)/lint-imports
 
 ui: $(READY)  ## MLflow on http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui \
-	  --host 127.0.0.1 --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/ui.py
 
 # The environment is made anew when a lock file or pyproject.toml has changed, and only then.
 # Compiling all of every package would take as long as installing: Python compiles what it imports.

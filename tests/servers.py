@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import pytest
 
@@ -25,6 +25,13 @@ KEYS = {
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
+
+
+def missing(what: str) -> NoReturn:
+    """Skip a test for want of a program; fail where REQUIRE_SERVERS says that all are there."""
+    if os.environ.get("REQUIRE_SERVERS"):
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 def free_port() -> int:
@@ -48,6 +55,8 @@ def running(
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 break
             time.sleep(0.1)
+        else:
+            raise AssertionError(f"{command} cannot be reached")
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -57,10 +66,10 @@ def running(
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
-    """The address of an empty database; skips the test where there is no PostgreSQL."""
+    """The address of an empty database; without PostgreSQL, see `missing`."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
-        pytest.skip("needs PostgreSQL: apt-get install postgresql")
+        missing("needs PostgreSQL: apt-get install postgresql")
     port, folder = free_port(), Path(tempfile.mkdtemp())
     # It does not run as root.
     user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -123,7 +132,7 @@ def sshd(folder: Path) -> Iterator[tuple[int, Path]]:
     """The port of an SSH server, and the key by which it lets this user in."""
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
     if not program:
-        pytest.skip("needs sshd: apt-get install openssh-server")
+        missing("needs sshd: apt-get install openssh-server")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where it gives up its rights
     for name in ("host", "key"):

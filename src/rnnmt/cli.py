@@ -144,6 +144,7 @@ def _sweep_options(add: Callable[..., Any]) -> None:
     add("--host", action="append", help="run them over SSH: [USER@]NAME[:PORT]:FOLDER; repeatable")
     add("--setup", default=". .venv/bin/activate", help="shell command on a host, in its folder")
     add("--slurm", metavar="FOLDER", help="submit them as a SLURM array; its logs go to FOLDER")
+    add("--minutes", type=_positive, default=1440, help="with --slurm: for each (default: 1440)")
     add("--option", action="append", default=[], help="of SLURM, such as partition=cpu; repeatable")
 
 
@@ -236,7 +237,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
     elif arguments.slurm:
         if wrong := [option for option in arguments.option if "=" not in option]:
             raise UserError(f"--option {wrong[0]}: expected NAME=VALUE")
-        sweep.submit(arguments.slurm, dict(o.split("=", 1) for o in arguments.option))
+        options = dict(option.split("=", 1) for option in arguments.option)
+        sweep.submit(arguments.slurm, options, arguments.minutes)
     elif arguments.here:
         sweep.run_here(arguments.jobs)
     else:

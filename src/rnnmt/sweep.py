@@ -15,10 +15,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from rnnmt import params
 from rnnmt.errors import UserError
-from rnnmt.model.settings import cores
+from rnnmt.model.settings import cores, variant
 
 LAST = "dvc repro --pull"
 SSH = ("ssh", "-o", "BatchMode=yes")
@@ -29,14 +30,23 @@ def chain(label: str) -> str:
     """The shell command that trains, decodes and shares one variant and seed."""
     stages = f"train@{label} decode@{label}"
     return (
-        "dvc pull --quiet tokenize && "
+        "dvc --wait-for-lock pull --quiet tokenize && "
         f"dvc --wait-for-lock repro --single-item {stages} && "
         f"dvc --wait-for-lock push --quiet --run-cache {stages}"
     )
 
 
 def plan() -> dict[str, str]:
-    """label -> command, for every variant and seed of the settings file."""
+    """label -> command, for every variant and seed of the settings file.
+
+    Raises UserError where a variant wants several nodes, since a command runs on one.
+    """
+    for name in params.variants():
+        if (nodes := variant(name)[1].nodes) > 1:
+            raise UserError(
+                f"{params.path()}: variant '{name}' has train.nodes {nodes}, and a sweep gives "
+                "each variant one machine: set it to 1, or train it with torchrun or srun"
+            )
     labels = [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
     return {label: chain(label) for label in labels}
 
@@ -68,29 +78,52 @@ def run_on_hosts(hosts: Sequence[str], environment: str) -> None:
     _run_on([_remote(host, commit, environment) for host in hosts])
 
 
-def submit(folder: str, options: dict[str, str]) -> None:
-    """Submit the plan as one SLURM array, from a clone that all its nodes see.
+def submit(folder: str, options: dict[str, str], minutes: int, cluster: str = "slurm") -> None:
+    """Run the plan as one SLURM array, from a clone that all its nodes see, and wait for its end.
 
-    Its logs go to `folder`. Raises UserError where submitit is not installed. Where there is no
-    SLURM, submitit runs all on this machine.
+    Its logs go to `folder`; a job may take `minutes`. With `cluster` "local", submitit itself runs
+    all jobs at once on this machine. Raises UserError where submitit or SLURM is missing or refuses
+    an option, and naming the chains that failed.
     """
     try:
         import submitit
     except ImportError:
-        raise UserError("SLURM needs submitit: pip install submitit") from None
-
-    executor = submitit.AutoExecutor(folder)
-    executor.update_parameters(
-        name="rnnmt",
-        cpus_per_task=cores(),
-        **{f"slurm_{k}": v for k, v in options.items()},
-    )
-    commands = [submitit.helpers.CommandFunction(["sh", "-c", c]) for c in plan().values()]
-    with executor.batch():
-        jobs = [executor.submit(command) for command in commands]
-    for label, job in zip(plan(), jobs, strict=True):
+        raise UserError("--slurm needs submitit: pip install 'rnnmt[slurm]'") from None
+    if "time" in options:
+        raise UserError("--option time: say --minutes instead")
+    chains = plan()
+    try:
+        executor = submitit.AutoExecutor(folder, cluster=cluster)
+        executor.update_parameters(
+            name="rnnmt",
+            timeout_min=minutes,
+            cpus_per_task=cores(),
+            slurm_srun_args=[f"--cpus-per-task={cores()}"],  # srun does not take it from sbatch
+            **{f"slurm_{k}": v for k, v in options.items()},
+        )
+        with executor.batch():
+            jobs = {label: executor.submit(_one_task(chains[label])) for label in chains}
+    except (RuntimeError, NameError, ValueError) as error:
+        raise UserError(f"--slurm: {error}; `--here` runs all on this machine") from None
+    for label, job in jobs.items():
         print(f"{label}: job {job.job_id}")
-    print(f"when all are done: {LAST}")
+    print("waiting for them; after a Ctrl-C they go on without this command", flush=True)
+    failed = []
+    for label, job in jobs.items():
+        if job.exception():  # of what has ended, for which it waits
+            failed.append(label)
+        print(f"{label}: {f'failed, see {job.paths.stderr}' if label in failed else 'done'}")
+    _conclude(failed)
+
+
+def _one_task(command: str) -> Any:
+    """A job of one SLURM task, in which training starts its `train.processes` as it does elsewhere.
+
+    Lightning would take the task for one of as many that SLURM has started.
+    """
+    from submitit.helpers import CommandFunction
+
+    return CommandFunction(["env", "-u", "SLURM_NTASKS", "sh", "-c", command])
 
 
 @dataclass(frozen=True)
@@ -134,10 +167,19 @@ def _run_on(workers: Sequence[_Worker]) -> None:
             print(f"{label}: {'done' if code == 0 else f'failed ({code})'}", flush=True)
             if code:
                 failed.append(label)
+            if code < 0:  # a signal has ended it, as Ctrl-C does
+                return
 
     with ThreadPoolExecutor(len(workers)) as pool:
-        list(pool.map(work, workers))
-    failed += [label for label, _ in _taken(waiting)]
+        try:
+            list(pool.map(work, workers))
+        except KeyboardInterrupt:
+            list(_taken(waiting))  # none of them begins any more
+            raise
+    _conclude([*failed, *(label for label, _ in _taken(waiting))])
+
+
+def _conclude(failed: Sequence[str]) -> None:
     if failed:
         raise UserError(f"not done: {', '.join(failed)}; the same command goes on with the rest")
     print(f"All is done; now: {LAST}")

@@ -1,0 +1,126 @@
+"""`rnnmt sweep` on one machine: several at once, and as jobs of submitit's own executor.
+
+Hosts over SSH are tried in test_remotes.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clones import Clone, fails, run
+from servers import KEYS
+
+SWEEP = ("rnnmt", "sweep")
+SUBMIT = (
+    sys.executable,
+    "-c",
+    "from rnnmt import errors, sweep; "
+    "errors.run_main(lambda: sweep.submit('logs', {}, minutes=60, cluster='local'))",
+)
+# What a task of SLURM finds, of which Lightning would take the number of tasks for its own.
+ONE_TASK = {
+    "SLURM_JOB_ID": "1",
+    "SLURM_LOCALID": "0",
+    "SLURM_NNODES": "1",
+    "SLURM_NODEID": "0",
+    "SLURM_NTASKS": "1",
+    "SLURM_NTASKS_PER_NODE": "1",
+    "SLURM_PROCID": "0",
+}
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path)
+
+
+@pytest.mark.parametrize(("threads", "workers"), [(1, {"here 1", "here 2"}), (1024, {"here 1"})])
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_as_many_run_here_as_there_are_cores_for(
+    clone: Clone, threads: int, workers: set[str]
+) -> None:
+    """Without a remote, they fail at once; that is said too."""
+    clone.write(clone.settings() | {"threads": threads})
+    said = fails(*SWEEP, "--here", cwd=clone.folder, env=clone.environment)
+    assert {line.split(": on ")[1] for line in said.splitlines() if ": on " in line} == workers
+    assert "not done: gru-1, lstm-general-1" in said or "not done: lstm-general-1, gru-1" in said
+
+
+def test_after_a_ctrl_c_none_begins(clone: Clone) -> None:
+    with subprocess.Popen(
+        [*SWEEP, "--here", "--jobs", "1"],
+        cwd=clone.folder,
+        env=clone.environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "gru-1: on here 1\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert "lstm-general-1" not in process.stdout.read()
+    assert process.returncode == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--slurm", "logs"), "`--here` runs all on this machine"),
+        (("--slurm", "logs", "--option", "time=60"), "say --minutes"),
+        (("--slurm", "logs", "--option", "partition"), "expected NAME=VALUE"),
+    ],
+)
+def test_what_cannot_be_submitted_is_said(
+    clone: Clone, options: tuple[str, ...], message: str
+) -> None:
+    nowhere = clone.environment | {"PATH": str(Path(sys.executable).parent)}  # no srun
+    assert message in fails(*SWEEP, *options, cwd=clone.folder, env=nowhere)
+
+
+def test_an_option_unknown_to_slurm_is_named(clone: Clone) -> None:
+    command = [*SUBMIT[:2], SUBMIT[2].replace("{}", "{'partitoin': 'cpu'}")]
+    said = fails(*command, cwd=clone.folder, env=clone.environment)
+    assert "Unknown argument 'partitoin'" in said
+
+
+def test_a_variant_of_several_nodes_is_refused(clone: Clone) -> None:
+    clone.write(clone.settings() | {"variants": {"wide": {"nodes": 2}}})
+    said = fails(*SWEEP, cwd=clone.folder, env=clone.environment)
+    assert "variant 'wide' has train.nodes 2" in said
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("command", "environment"),
+    [(SUBMIT, ONE_TASK), ((*SWEEP, "--here", "--jobs", "2"), {})],
+    ids=["submitted", "here"],
+)
+def test_all_are_trained_and_a_failing_one_is_named(
+    clone: Clone,
+    tmp_path_factory: pytest.TempPathFactory,
+    command: tuple[str, ...],
+    environment: dict[str, str],
+) -> None:
+    """Two processes of one model, and more than there is work for."""
+    values = clone.settings()
+    values["train"]["max_epochs"] = 1
+    values["variants"] = {"pair": {"processes": 2}, "crowd": {"processes": 31}}
+    clone.write(values)
+    store = str(tmp_path_factory.mktemp("store"))
+    run("dvc", "remote", "add", "-d", "s", store, cwd=clone.folder, env=KEYS)
+    clone.repro("tokenize")
+    run("dvc", "push", "-q", cwd=clone.folder, env=KEYS)
+    said = fails(*command, cwd=clone.folder, env=clone.environment | environment)
+    assert "pair-1: done" in said
+    assert "crowd-1: failed" in said
+    assert "not done: crowd-1;" in said
+    printed = run("dvc", "repro", "-s", "decode@pair-1", cwd=clone.folder, env=clone.environment)
+    assert "Running stage" not in printed
