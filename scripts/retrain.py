@@ -374,7 +374,6 @@ def _gate(pipeline: str, variants: Sequence[str], promote: bool, summary: list[s
     done = subprocess.run(
         ["rnnmt", "promote", "--to", to, *only], stdout=subprocess.PIPE, text=True
     )
-    print(done.stdout)
     summary.append(f"## Gate\n\n{done.stdout.strip()}")
     return done.returncode
 

@@ -81,6 +81,7 @@ def test_every_command_of_a_workflow_exists(file: Path) -> None:
     for command in commands:
         subprocess.run(["bash", "-n"], input=command, text=True, check=True)
         assert "${{" not in command  # what others write must not become code
+        assert not re.search(r"\$\(|\bgit |\[", command)  # what decides is in scripts/
         for target in re.findall(r"\bmake ([\w./-]+)", command):
             name = target.replace(".venv/.ready", "$(READY)")
             assert re.search(rf"^{re.escape(name)}:", makefile, re.MULTILINE)
@@ -138,7 +139,7 @@ class Runner:
 
     def do(self, *command: str) -> tuple[int, str]:
         process = self.start(*command)
-        printed = process.communicate(timeout=500)[0]
+        printed = process.communicate(timeout=1500)[0]
         return process.returncode, printed
 
     def train(self, *options: str) -> tuple[int, set[str], str]:
@@ -223,7 +224,7 @@ class Lab:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_retraining_from_a_push_to_a_champion(
     tmp_path: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,22 +267,16 @@ def test_retraining_from_a_push_to_a_champion(
     assert lab.calls()[-1]["said"][:2] == ["pr", "edit"]
     lab.merge("retrain/default/main")
 
-    # Out of time amid the training: exit code 75, nothing proposed, and nothing goes on.
-    lab.change("train", max_epochs=1000, patience=1000)
-    late = Runner(lab)
-    assert late.train("--minutes", "1.5")[::2] == (75, "changed=false")
-    assert not at_work(late.folder)
-    assert list((late.folder / "work").glob("gru-1-*/last.ckpt"))
-    assert not (late.folder / "work/retrain").exists()
-
     # Killed: the next job goes on with what it kept.
-    lab.change("train", max_epochs=8, patience=6)
+    lab.change("train", max_epochs=8)
     third = Runner(lab)
+    begun = time.monotonic()
     killed = third.start("train")
-    for _ in range(1200):
+    for _ in range(3600):
         if list((third.folder / "work").glob("gru-1-*/last.ckpt")):
             break
         time.sleep(0.1)
+    until_trained = time.monotonic() - begun
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     time.sleep(2)  # its children end by themselves
@@ -298,6 +293,15 @@ def test_retraining_from_a_push_to_a_champion(
     assert len(runs) == 1  # gone on with, not begun anew
     fourth.propose()
     lab.merge("retrain/default/main")
+
+    # Out of time amid a training: exit code 75, nothing proposed, and nothing goes on.
+    lab.change("train", to="long", max_epochs=1000, patience=1000)
+    late = Runner(lab, "long")
+    minutes = str(2 * until_trained / 60)
+    assert late.train("--minutes", minutes)[::2] == (75, "changed=false")
+    assert not at_work(late.folder)
+    assert list((late.folder / "work").glob("gru-1-*/last.ckpt"))
+    assert not (late.folder / "work/retrain").exists()
 
     # A worse model, on a branch that has a pull request: refused, and said there.
     lab.change("train", to="tune", max_epochs=1, learning_rate=0.00001)
@@ -321,7 +325,7 @@ def test_retraining_from_a_push_to_a_champion(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_pushed_recipe_is_retrained_and_later_one_variant_of_it(
     tmp_path: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -563,6 +567,10 @@ LOCKS = {
 
 def test_the_remotes_have_all_that_they_need_and_nothing_else() -> None:
     remotes = LOCKS["requirements-remotes"]
+    workflow = ROOT / ".github/workflows/retrain.yml"
+    assert "pip install --quiet --no-deps --requirement requirements-remotes.lock" in (
+        workflow.read_text()
+    )
     assert remotes.items() <= LOCKS["requirements-dev"].items()
     # boto3: MLflow's client, where artifacts are in S3
     needed, waiting = set[str](), [Requirement(name) for name in ("dvc-s3", "dvc-ssh", "boto3")]
