@@ -222,35 +222,26 @@ def _retrain(experiment: Experiment, arguments: argparse.Namespace, deadline: fl
     variants = arguments.variants.split()
     code = _reproduce(experiment.pipeline, variants, deadline)
     _push()
-    summary = [f"# Retraining: {experiment.recipe or 'params.yaml'}", _OUTCOMES.get(code, "")]
-    changed = _changed(experiment)
-    if code:
-        summary[1] = summary[1] or f"**Failed**, with exit code {code}: the log says why."
-    else:
-        if changed:
-            # The stage `report` does so too, but single variants have none. Where MLflow is away
-            # it says so, and nothing has failed.
-            subprocess.run(["rnnmt", "sync"])
-            summary += _differences(experiment)
-        else:
-            summary[1] = "Nothing has changed: all results are up to date."
-        promote = arguments.promote == "true"
-        if changed or promote:
-            code = _gate(experiment.pipeline, variants, promote, summary)
-            changed = _changed(experiment)  # a champion has files
-    text = "\n\n".join(part for part in summary if part)
+    changed, promote = _changed(experiment), arguments.promote == "true"
+    failed = f"**Failed**, with exit code {code}: the log says why."
+    outcome = _OUTCOMES.get(code, failed) if code or changed else _UNCHANGED
+    summary = [f"# Retraining: {experiment.recipe or 'params.yaml'}", outcome]
+    if code == 0 and changed:
+        # The stage `report` does so too, but single variants have none. Where MLflow is away it
+        # says so, and nothing has failed.
+        subprocess.run(["rnnmt", "sync"])
+        summary += _differences(experiment)
+    if code == 0 and (changed or promote):
+        code = _gate(experiment.pipeline, variants, promote, summary)
+        changed = _changed(experiment)  # a champion has files
+    text = "\n\n".join(summary)
     _say(text)
     if changed and code in (0, REFUSED):
-        there = [name for name in experiment.outputs() if Path(name).exists()]
-        _git("add", "--intent-to-add", "--", *there)
-        experiment.patch.parent.mkdir(parents=True, exist_ok=True)
-        patch = _git("diff", "--binary", "HEAD", "--", *there)
-        experiment.patch.write_text(patch, encoding="utf-8")
-        experiment.summary.write_text(text + "\n", encoding="utf-8")
-        _output("changed", "true")
+        _write(experiment, text)
     return code
 
 
+_UNCHANGED = "Nothing has changed: all results are up to date."
 _OUTCOMES = {
     0: "All stages have run.",
     OUT_OF_TIME: "**Out of time.** What is done is pushed; the next run goes on from here.",
@@ -259,6 +250,17 @@ _OUTCOMES = {
 
 def _changed(experiment: Experiment) -> bool:
     return bool(_git("status", "--porcelain", "--", *experiment.outputs()))
+
+
+def _write(experiment: Experiment, summary: str) -> None:
+    """Summary and patch, of which `propose` makes a pull request."""
+    there = [name for name in experiment.outputs() if Path(name).exists()]
+    _git("add", "--intent-to-add", "--", *there)
+    experiment.patch.parent.mkdir(parents=True, exist_ok=True)
+    patch = _git("diff", "--binary", "HEAD", "--", *there)
+    experiment.patch.write_text(patch, encoding="utf-8")
+    experiment.summary.write_text(summary + "\n", encoding="utf-8")
+    _output("changed", "true")
 
 
 def _use_remote() -> None:
