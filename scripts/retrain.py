@@ -1,8 +1,12 @@
 """What .github/workflows/retrain.yml does: retrain what has changed, judge it, and propose it.
 
-    refresh    find out whether the corpus's own files have changed, and note that in the settings
+    refresh    look for new content of the corpora's own files, and note it in the settings
     train      `dvc repro` within a time limit, push, summary, gate; writes work/retrain/
-    propose    a pull request with what `train` has made, and a comment where one is open
+    propose    pull requests with what `train` has made, and a comment where one is open
+
+On demand, `train` takes what it is told. At a push it takes params.yaml, of which DVC knows what is
+out of date, and each recipe whose file has changed since its results were committed; every week and
+at `new-data`, the same after a `refresh`. A change of code retrains no recipe: many take hours.
 
 A job that runs out of time keeps work/ and DVC's cache: the next one goes on where it was. Nothing
 is read from the event that started it but the options below.
@@ -11,13 +15,18 @@ is read from the event that started it but the options below.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from ruamel.yaml import YAML
 
@@ -25,14 +34,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 import repro
 
 from rnnmt import params
+from rnnmt.corpora import settings as corpora
 from rnnmt.errors import UserError, end_with_parent, run_main
 
 OUT = Path("work/retrain")
-SUMMARY, PATCH = OUT / "summary.md", OUT / "changes.patch"
-OUTPUTS = ("dvc.lock", "params.yaml", "recipes", "reports")  # what a pull request may change
 OUT_OF_TIME = 75  # exit code: try again, it goes on
 REFUSED = 3  # that of `rnnmt promote`
 LONGEST = 60_000  # characters of a pull request's text; GitHub takes 65,536
+SECONDS_TO_END = 60  # that a stage has, told to end
+DEMANDED = "workflow_dispatch"
+NEW_DATA = ("schedule", "repository_dispatch")  # events at which files may have changed
+OwnFiles = corpora.AlignedFiles | corpora.AlignedFilesToSplit | corpora.TsvFile
 
 
 def main() -> None:
@@ -41,100 +53,233 @@ def main() -> None:
     for name, run in (("refresh", refresh), ("train", train), ("propose", propose)):
         command = commands.add_parser(name)
         command.set_defaults(run=run)
-        command.add_argument("--recipe", default="", help="a file of recipes/, without .yaml")
         if name == "train":
+            command.add_argument("--event", default=DEMANDED, help="GitHub's name of the trigger")
+            command.add_argument("--recipe", default="", help="a file of recipes/, without .yaml")
             command.add_argument("--variants", default="", help="only these, with spaces between")
             command.add_argument("--minutes", type=float, default=330, help="time limit")
-            command.add_argument("--promote", action="store_true", help="else: to challenger")
+            command.add_argument(
+                "--promote", nargs="?", const="true", default="", choices=("true", "false", ""),
+                help="to champion, else to challenger",
+            )  # fmt: skip
         if name == "propose":
             command.add_argument("--base", required=True, help="branch to be changed")
     arguments = parser.parse_args()
     os.chdir(repro.ROOT)
-    if arguments.recipe:
-        repro.check_recipe(arguments.recipe)
+    _forget_empty_variables()
     raise SystemExit(arguments.run(arguments))
 
 
-def refresh(_: argparse.Namespace) -> int:
-    """Pin the present content of the corpus's own files; what a catalogue pins stays pinned."""
-    file, yaml = params.path(), YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    settings = yaml.load(file.read_text(encoding="utf-8"))
-    corpus = settings["corpus"]
-    found = _version(corpus) if corpus["source"] == "files" else None
-    changed = found is not None and found != corpus.get("version")
-    if changed:
-        corpus["version"] = found
-        with open(file, "w", encoding="utf-8") as stream:
-            yaml.dump(settings, stream)
-    print(f"{file}: the data are {'new' if changed else 'the same'}")
-    _output("changed", str(changed).lower())
+def _forget_empty_variables() -> None:
+    """What a repository of GitHub does not set is empty, and an empty region is an error."""
+    for name, value in tuple(os.environ.items()):
+        if not value and name.startswith(("AWS_", "MLFLOW_")):
+            del os.environ[name]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """params.yaml or a recipe, and which files are its own."""
+
+    recipe: str = ""
+
+    @classmethod
+    def all(cls) -> list[Experiment]:
+        return [cls(), *(cls(file.stem) for file in sorted(Path("recipes").glob("*.yaml")))]
+
+    @property
+    def name(self) -> str:
+        return self.recipe or "default"
+
+    @property
+    def settings(self) -> str:
+        return f"recipes/{self.recipe}.yaml" if self.recipe else "params.yaml"
+
+    @property
+    def pipeline(self) -> str:
+        return f"recipes/{self.recipe}/dvc.yaml" if self.recipe else "dvc.yaml"
+
+    @property
+    def lock(self) -> str:
+        return str(Path(self.pipeline).with_suffix(".lock"))
+
+    @property
+    def summary(self) -> Path:
+        return OUT / self.name / "summary.md"
+
+    @property
+    def patch(self) -> Path:
+        return OUT / self.name / "changes.patch"
+
+    @contextlib.contextmanager
+    def chosen(self) -> Iterator[None]:
+        """Within it, the program's settings are this experiment's. Raises UserError as `params`."""
+        os.environ.pop("RNNMT_PARAMS", None)
+        try:
+            if self.recipe:
+                repro.check_recipe(self.recipe)
+            yield
+        finally:
+            os.environ.pop("RNNMT_PARAMS", None)
+
+    @contextlib.contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """`chosen`, with a recipe's dvc.yaml, which is there for the time of this command only."""
+        with self.chosen():
+            try:
+                if self.recipe:
+                    repro.write_pipeline(self.recipe)
+                yield
+            finally:
+                if self.recipe:
+                    Path(self.pipeline).unlink(missing_ok=True)
+
+    def outputs(self) -> list[str]:
+        """What its pull request may change, when `chosen`."""
+        return [self.settings, self.lock, f"reports/{params.corpus_name()}"]
+
+    def last_results(self) -> str:
+        """The commit of its last results, empty where it has none."""
+        return _git("log", "-1", "--format=%H", "--", self.lock).strip()
+
+    def branch(self, base: str) -> str:
+        return f"retrain/{self.name}/{base}"
+
+
+def refresh(_: argparse.Namespace | None = None) -> int:
+    """Pin the present content of the corpora's own files; what a catalogue pins stays pinned."""
+    for experiment in Experiment.all():
+        with experiment.chosen():
+            _say(f"{experiment.settings}: {_refresh()}")
     return 0
 
 
-def _version(corpus: dict[str, object]) -> str:
+def _refresh() -> str:
+    file, corpus = params.path(), corpora.load()
+    if not isinstance(corpus, OwnFiles):
+        return f"{corpus.source} is pinned"
+    try:
+        found = _version(corpus)
+    except OSError as error:
+        return f"not looked at: {error.filename}: {error.strerror}"
+    if found == corpus.version:
+        return "the data are the same"
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    settings = yaml.load(file.read_text(encoding="utf-8"))
+    settings["corpus"]["version"] = found
+    with open(file, "w", encoding="utf-8") as stream:
+        yaml.dump(settings, stream)
+    return "the data are new"
+
+
+def _version(corpus: OwnFiles) -> str:
     digest = hashlib.sha256()
-    splits = corpus.get("splits") or {"": [corpus.get("tsv")]}
-    assert isinstance(splits, dict)
-    for path in (path for pair in splits.values() for path in pair):
-        try:
-            with open(str(path), "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise UserError(f"{params.path()}: corpus: {path}: {error.strerror}") from None
+    splits = {"": [corpus.tsv]} if isinstance(corpus, corpora.TsvFile) else corpus.splits
+    for path in (path for files in splits.values() for path in files):
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Reproduce, push, judge. Returns 0, OUT_OF_TIME, REFUSED or the code of what failed."""
-    OUT.mkdir(parents=True, exist_ok=True)
+    """Retrain one experiment after another, until time is out or one fails.
+
+    Returns 0, OUT_OF_TIME, REFUSED or the code of what failed.
+    """
+    deadline = time.monotonic() + 60 * arguments.minutes
+    shutil.rmtree(OUT, ignore_errors=True)  # of an earlier job
+    _output("changed", "false")
     _use_remote()
-    pipeline = repro.write_pipeline(arguments.recipe) if arguments.recipe else Path("dvc.yaml")
-    try:
-        code = _reproduce(str(pipeline), arguments.variants.split(), arguments.minutes)
-        _push()
-        summary = [f"# Retraining: {arguments.recipe or 'params.yaml'}", _OUTCOMES.get(code, "")]
-        # A recipe's dvc.yaml is there for the time of this command only.
-        changed = bool(_git("status", "--porcelain", "--", *OUTPUTS, ":!recipes/*/dvc.yaml"))
-        if code:
-            summary[1] = summary[1] or f"**Failed**, with exit code {code}: the log says why."
-        elif not changed:
-            summary[1] = "Nothing has changed: all results are up to date."
-        else:
-            summary += _differences()
-            code = _gate(str(pipeline), arguments, summary)
-    finally:
-        if arguments.recipe:
-            pipeline.unlink(missing_ok=True)
-    there = [name for name in OUTPUTS if Path(name).exists()]
-    _git("add", "--intent-to-add", "--", *there)
-    PATCH.write_text(_git("diff", "--binary", "HEAD", "--", *there), encoding="utf-8")
-    SUMMARY.write_text("\n\n".join(part for part in summary if part) + "\n", encoding="utf-8")
-    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with open(page, "a", encoding="utf-8") as file:
-            file.write(SUMMARY.read_text(encoding="utf-8"))
-    _output("changed", str(changed and code in (0, REFUSED)).lower())
+    codes = []
+    for experiment in _wanted(arguments):
+        with experiment.at_hand():
+            codes.append(_retrain(experiment, arguments, deadline))
+        if codes[-1] not in (0, REFUSED):
+            break
+    return codes[-1] or max(codes)
+
+
+def _wanted(arguments: argparse.Namespace) -> list[Experiment]:
+    if arguments.recipe or arguments.event == DEMANDED:
+        return [Experiment(arguments.recipe)]
+    if arguments.event in NEW_DATA:
+        refresh()
+    default, *recipes = Experiment.all()
+    return [default, *(recipe for recipe in recipes if _has_changed(recipe))]
+
+
+def _has_changed(recipe: Experiment) -> bool:
+    """Whether its file is not that of its last results or, where it has none, of any last ones."""
+    last = recipe.last_results()
+    last = last or _git("log", "-1", "--format=%H", "--", "dvc.lock", "recipes/*/dvc.lock").strip()
+    return bool(last and _git("diff", "--name-only", last, "--", recipe.settings))
+
+
+def _retrain(experiment: Experiment, arguments: argparse.Namespace, deadline: float) -> int:
+    """Reproduce, push, judge. Returns an exit code as `train` does."""
+    variants = arguments.variants.split()
+    code = _reproduce(experiment.pipeline, variants, deadline)
+    _push()
+    changed, promote = _changed(experiment), arguments.promote == "true"
+    failed = f"**Failed**, with exit code {code}: the log says why."
+    outcome = _OUTCOMES.get(code, failed) if code or changed else _UNCHANGED
+    summary = [f"# Retraining: {experiment.recipe or 'params.yaml'}", outcome]
+    if code == 0 and changed:
+        # The stage `report` does so too, but single variants have none. Where MLflow is away it
+        # says so, and nothing has failed.
+        subprocess.run(["rnnmt", "sync"])
+        summary += _differences(experiment)
+    if code == 0 and (changed or promote):
+        code = _gate(experiment.pipeline, variants, promote, summary)
+        changed = _changed(experiment)  # a champion has files
+    text = "\n\n".join(summary)
+    _say(text)
+    if changed and code in (0, REFUSED):
+        _write(experiment, text)
     return code
 
 
+_UNCHANGED = "Nothing has changed: all results are up to date."
 _OUTCOMES = {
     0: "All stages have run.",
     OUT_OF_TIME: "**Out of time.** What is done is pushed; the next run goes on from here.",
 }
 
 
+def _changed(experiment: Experiment) -> bool:
+    return bool(_git("status", "--porcelain", "--", *experiment.outputs()))
+
+
+def _write(experiment: Experiment, summary: str) -> None:
+    """Summary and patch, of which `propose` makes a pull request."""
+    there = [name for name in experiment.outputs() if Path(name).exists()]
+    _git("add", "--intent-to-add", "--", *there)
+    experiment.patch.parent.mkdir(parents=True, exist_ok=True)
+    patch = _git("diff", "--binary", "HEAD", "--", *there)
+    experiment.patch.write_text(patch, encoding="utf-8")
+    experiment.summary.write_text(summary + "\n", encoding="utf-8")
+    _output("changed", "true")
+
+
 def _use_remote() -> None:
     """DVC's remote for this machine alone: its address is no part of the repository."""
     if url := os.environ.get("DVC_REMOTE_URL"):
         _run("dvc", "remote", "add", "--quiet", "--force", "--local", "--default", "ci", url)
+        if key := os.environ.get("DVC_SSH_KEY"):
+            file = Path(".dvc/tmp/ssh-key").absolute()  # not among what a job keeps for the next
+            file.parent.mkdir(exist_ok=True)
+            file.touch(0o600)
+            file.write_text(key.strip() + "\n", encoding="utf-8")
+            _run("dvc", "remote", "modify", "--quiet", "--local", "ci", "keyfile", str(file))
 
 
 def _has_remote() -> bool:
     return bool(subprocess.run(["dvc", "remote", "list"], capture_output=True).stdout.strip())
 
 
-def _reproduce(pipeline: str, variants: Sequence[str], minutes: float) -> int:
+def _reproduce(pipeline: str, variants: Sequence[str], deadline: float) -> int:
     """`dvc repro` of the pipeline, or up to the scores of these variants."""
     repro.drop_dead_locks()
     repro.drop_broken_lock(Path(pipeline).with_suffix(".lock"))
@@ -152,11 +297,21 @@ def _reproduce(pipeline: str, variants: Sequence[str], minutes: float) -> int:
         ["dvc", "repro", *pull, *targets], process_group=0, preexec_fn=end_with_parent
     )
     try:
-        return process.wait(60 * minutes)
+        return process.wait(deadline - time.monotonic())
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+        _end(process)
         return OUT_OF_TIME
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End DVC and its stage, which outlives it until it has stopped what it is at."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+            process.wait()
+            for _ in range(10 * SECONDS_TO_END):
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
 
 
 def _addresses(pipeline: str, stages: Sequence[str], variants: Sequence[str]) -> list[str]:
@@ -173,78 +328,114 @@ def _push() -> None:
         raise UserError("dvc push has failed; its lines above say why")
 
 
-def _differences() -> Iterator[str]:
-    """What has changed in the settings since results were last committed, and in the metrics."""
-    last = _git("log", "-1", "--format=%H", "--", "dvc.lock", "recipes/*/dvc.lock").strip()
-    for title, command in (
-        ("Parameters", ("params", "diff", "--md", last or "HEAD")),
-        ("Metrics", ("metrics", "diff", "--md", "HEAD")),
-    ):
-        done = subprocess.run(["dvc", *command], capture_output=True, text=True)
-        if done.stdout.strip():
-            yield f"## {title}\n\n{done.stdout.strip()}"
-    report = Path("reports", params.corpus_name())
+def _differences(experiment: Experiment) -> Iterator[str]:
+    """What has changed in the settings since its last results, and in the metrics.
+
+    Files are named: of a recipe DVC knows no earlier pipeline, and would call everything new.
+    """
+    last, report = experiment.last_results() or "HEAD", Path("reports", params.corpus_name())
+    yield from _table("Parameters", "params", last, [experiment.settings])
+    scores = sorted(map(str, report.glob("scores/*.json")))
+    scores = [file for file in scores if not file.endswith(".detail.json")]
+    if scores:
+        yield from _table("Metrics", "metrics", "HEAD", scores)
     if (comparison := report / "comparison.md").exists():
         text = comparison.read_text(encoding="utf-8").replace("\n#", "\n##").lstrip("#")
         yield f"##{text.strip()}"
-    if pictures := sorted([*report.rglob("*.svg"), *report.rglob("*.png")]):
-        yield "## Pictures\n\n" + "\n\n".join(f"![{file.stem}]({_link(file)})" for file in pictures)
+    if files := sorted([*report.rglob("*.svg"), *report.rglob("*.png")]):
+        pictures = (f"![{file.stem}]({_link(experiment, file)})" for file in files)
+        yield "## Pictures\n\n" + "\n\n".join(pictures)
 
 
-def _link(file: Path) -> str:
-    server, repository = (os.environ.get(f"GITHUB_{n}", "") for n in ("SERVER_URL", "REPOSITORY"))
-    return f"{server}/{repository}/blob/{_branch()}/{file}?raw=true" if repository else str(file)
+def _table(title: str, kind: str, revision: str, files: Sequence[str]) -> Iterator[str]:
+    """`dvc params diff` or `dvc metrics diff`, where there is any; or why it has failed."""
+    command = ["dvc", kind, "diff", "--md", revision, "--targets", *files]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        yield f"## {title}\n\n`dvc {kind} diff` has failed:\n\n```\n{done.stderr.strip()}\n```"
+    elif len(rows := done.stdout.strip().splitlines()) > 2:  # more than a table's head
+        yield f"## {title}\n\n" + "\n".join(rows)
 
 
-def _gate(pipeline: str, arguments: argparse.Namespace, summary: list[str]) -> int:
-    variants = arguments.variants.split()
+def _link(experiment: Experiment, file: Path) -> str:
+    """Where the pull request's branch has a picture."""
+    server, repository, base = (
+        os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "REF_NAME")
+    )
+    path = quote(f"{experiment.branch(base)}/{file}")
+    return f"{server}/{repository}/blob/{path}?raw=true" if repository else str(file)
+
+
+def _gate(pipeline: str, variants: Sequence[str], promote: bool, summary: list[str]) -> int:
     if _has_remote():  # what did not change was not needed yet
         models = _addresses(pipeline, ("train", "decode"), variants)
         _run("dvc", "pull", "--quiet", repro.address(pipeline, "tokenize"), *models)
     only = [part for name in variants for part in ("--variant", name)]
-    to = "champion" if arguments.promote else "challenger"
+    to = "champion" if promote else "challenger"
     done = subprocess.run(
         ["rnnmt", "promote", "--to", to, *only], stdout=subprocess.PIPE, text=True
     )
-    print(done.stdout)
     summary.append(f"## Gate\n\n{done.stdout.strip()}")
     return done.returncode
 
 
 def propose(arguments: argparse.Namespace) -> int:
-    """Open or renew the pull request; comment on the one that `base` itself is proposed by."""
-    touched = _git("apply", "--numstat", str(PATCH)).splitlines()
-    names = [line.split("\t", 2)[2] for line in touched]
-    if foreign := [n for n in names if n.split("/")[0] not in OUTPUTS or ".." in n]:
-        raise UserError(f"{PATCH}: changes more than results: {', '.join(foreign)}")
-    body = SUMMARY.read_text(encoding="utf-8")
-    if len(body) > LONGEST:
-        body = body[:LONGEST] + "\n\n... the rest is in the job's summary\n"
-    text = OUT / "body.md"
-    text.write_text(body, encoding="utf-8")
-    branch = _branch(arguments.recipe, arguments.base)
-    _git("switch", "--quiet", "--force-create", branch)
-    _git("apply", "--index", str(PATCH))
-    _git("commit", "--quiet", "--message", f"Results of {arguments.recipe or 'params.yaml'}")
+    """Open or renew a pull request for each experiment that `train` has changed."""
+    made = [experiment for experiment in Experiment.all() if experiment.patch.exists()]
+    if not made:
+        raise UserError(f"{OUT}: nothing to propose; `train` writes it where results have changed")
     if os.environ.get("GITHUB_ACTIONS"):
+        _git("config", "user.name", "github-actions[bot]")
+        _git("config", "user.email", "41898282+github-actions[bot]@users.noreply.github.com")
         _run("gh", "auth", "setup-git")
-    _git("push", "--quiet", "--force", "origin", branch)
-    title = f"Retrained: {arguments.recipe or 'params.yaml'}"
-    if number := _pull_request("--head", branch, "--base", arguments.base):
-        _run("gh", "pr", "edit", number, "--title", title, "--body-file", str(text))
-    else:
-        _run(
-            "gh", "pr", "create", "--base", arguments.base, "--head", branch,
-            "--title", title, "--body-file", str(text),
-        )  # fmt: skip
-    if number := _pull_request("--head", arguments.base):
-        _run("gh", "pr", "comment", number, "--body-file", str(text))
+    start = _git("rev-parse", "HEAD").strip()
+    for experiment in made:
+        _commit(experiment, arguments.base, start)
+        _open(experiment, arguments.base)
     return 0
 
 
-def _branch(recipe: str = "", base: str = "") -> str:
-    base = base or os.environ.get("GITHUB_REF_NAME", "main")
-    return f"retrain/{recipe or 'default'}/{base}"
+def _commit(experiment: Experiment, base: str, start: str) -> None:
+    """Push its results as one commit. Raises UserError where the patch changes anything else."""
+    with experiment.chosen():
+        own = experiment.outputs()
+    branch = experiment.branch(base)
+    _git("switch", "--quiet", "--force-create", branch, start)
+    _git("apply", "--index", str(experiment.patch))
+    if foreign := sorted(_foreign(own)):
+        raise UserError(f"{experiment.patch}: changes more than results: {', '.join(foreign)}")
+    _git("commit", "--quiet", "--message", f"Results of {experiment.recipe or 'params.yaml'}")
+    _git("push", "--quiet", "--force", "origin", branch)
+
+
+def _foreign(own: Sequence[str]) -> Iterator[str]:
+    """What is staged, or staged to be removed, and no ordinary file of its `own`."""
+    # With -z, `:MODE MODE SUM SUM STATUS` and a name take turns.
+    found = _git("diff", "--cached", "--no-renames", "--raw", "-z").split("\0")
+    for about, name in zip(found[::2], found[1::2], strict=False):
+        ordinary = about.split()[1] in ("100644", "000000")  # no link, no program; or removed
+        if not ordinary or not any(name == one or name.startswith(f"{one}/") for one in own):
+            yield name
+
+
+def _open(experiment: Experiment, base: str) -> None:
+    """Open or renew the pull request; comment on the one that `base` itself is proposed by."""
+    body = experiment.summary.read_text(encoding="utf-8")
+    if len(body) > LONGEST:
+        body = body[:LONGEST] + "\n\n... the rest is in the job's summary\n"
+    text = experiment.summary.with_name("body.md")
+    text.write_text(body, encoding="utf-8")
+    title, branch = f"Retrained: {experiment.recipe or 'params.yaml'}", experiment.branch(base)
+    if number := _pull_request("--head", branch, "--base", base):
+        _run("gh", "pr", "edit", number, "--title", title, "--body-file", str(text))
+    else:
+        _run(
+            "gh", "pr", "create", "--base", base, "--head", branch,
+            "--title", title, "--body-file", str(text),
+        )  # fmt: skip
+    if number := _pull_request("--head", base):
+        _run("gh", "pr", "comment", number, "--body-file", str(text))
 
 
 def _pull_request(*filters: str) -> str:
@@ -258,10 +449,18 @@ def _pull_request(*filters: str) -> str:
 
 
 def _output(name: str, value: str) -> None:
-    """For the steps and jobs after this one."""
+    """For the steps and jobs after this one; of several values, the last."""
     if file := os.environ.get("GITHUB_OUTPUT"):
         with open(file, "a", encoding="utf-8") as stream:
             print(f"{name}={value}", file=stream)
+
+
+def _say(text: str) -> None:
+    """Into the log, and onto the job's page."""
+    print(text, flush=True)
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with open(page, "a", encoding="utf-8") as file:
+            print(text + "\n", file=file)
 
 
 def _git(*arguments: str) -> str:

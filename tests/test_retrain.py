@@ -5,6 +5,10 @@ Only `gh` has a stand-in, which writes down what it is told.
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import importlib
+import importlib.metadata
 import json
 import os
 import re
@@ -13,17 +17,21 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import asyncssh
 import pytest
 from mlflow import MlflowClient
+from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 import servers
-from clones import Clone, run
+from clones import Clone, at_work, run
 from closure import ROOT
 from servers import BIN
 
@@ -46,6 +54,7 @@ else:
     calls.append({"said": arguments, "body": pathlib.Path(body).read_text()})
     file.write_text(json.dumps(calls))
 """
+PERSON = ("-c", "user.name=me", "-c", "user.email=me@localhost")
 SETTINGS: dict[str, Any] = {
     "corpus": {
         "name": "small",
@@ -72,6 +81,7 @@ def test_every_command_of_a_workflow_exists(file: Path) -> None:
     for command in commands:
         subprocess.run(["bash", "-n"], input=command, text=True, check=True)
         assert "${{" not in command  # what others write must not become code
+        assert not re.search(r"\$\(|\bgit |\[", command)  # what decides is in scripts/
         for target in re.findall(r"\bmake ([\w./-]+)", command):
             name = target.replace(".venv/.ready", "$(READY)")
             assert re.search(rf"^{re.escape(name)}:", makefile, re.MULTILINE)
@@ -107,6 +117,8 @@ class Runner:
             "MLFLOW_TRACKING_URI": lab.mlflow,
             "GH_FILE": str(lab.gh),
             "GITHUB_REF_NAME": branch,
+            "GITHUB_SERVER_URL": "https://github.com",
+            "GITHUB_REPOSITORY": "me/rnnmt",
             "GITHUB_OUTPUT": str(self.folder / "work/outputs"),
             "GITHUB_STEP_SUMMARY": str(self.folder / "work/page"),
             "GIT_AUTHOR_NAME": "ci", "GIT_AUTHOR_EMAIL": "ci@localhost",
@@ -127,7 +139,7 @@ class Runner:
 
     def do(self, *command: str) -> tuple[int, str]:
         process = self.start(*command)
-        printed = process.communicate(timeout=500)[0]
+        printed = process.communicate(timeout=1500)[0]
         return process.returncode, printed
 
     def train(self, *options: str) -> tuple[int, set[str], str]:
@@ -140,11 +152,11 @@ class Runner:
         (self.folder / "work/outputs").unlink()
         return code, stages, outputs[-1]
 
-    def propose(self, base: str = "main", recipe: str = "") -> None:
+    def propose(self, base: str = "main") -> None:
         """In a clone of its own, as the second job."""
         other = Runner(self.lab, base)
         shutil.copytree(self.folder / "work/retrain", other.folder / "work/retrain")
-        code, printed = other.do("propose", "--base", base, "--recipe", recipe)
+        code, printed = other.do("propose", "--base", base)
         assert code == 0, printed
 
     def summary(self) -> str:
@@ -169,10 +181,12 @@ class Lab:
         run("git", "init", "--quiet", "--bare", "-b", "main", str(self.origin), cwd=folder)
         self._push(first.folder, "HEAD:main", "The laboratory")
 
-    def change(self, section: str, to: str = "main", **values: Any) -> None:
+    def change(
+        self, section: str, to: str = "main", file_name: str = "params.yaml", **values: Any
+    ) -> None:
         """Push another setting, as a person would."""
         runner = Runner(self)
-        file = runner.folder / "params.yaml"
+        file = runner.folder / file_name
         yaml = YAML(typ="safe", pure=True)
         settings = yaml.load(file.read_text())
         settings[section] |= values
@@ -193,7 +207,8 @@ class Lab:
 
     def merge(self, branch: str) -> None:
         runner = Runner(self)
-        run("git", "merge", "--quiet", f"origin/{branch}", cwd=runner.folder)
+        command = ("git", *PERSON, "merge", "--quiet", f"origin/{branch}")
+        run(*command, cwd=runner.folder)
         run("git", "push", "--quiet", "origin", "main", cwd=runner.folder)
 
     def calls(self) -> list[Any]:
@@ -203,14 +218,13 @@ class Lab:
         return MlflowClient(self.mlflow).get_model_version_by_alias("small-en-fr", "champion")
 
     def _push(self, folder: Path, target: str, message: str) -> None:
-        person = ("-c", "user.name=me", "-c", "user.email=me@localhost")
         run("git", "add", "--all", cwd=folder)
-        run("git", *person, "commit", "--quiet", "--message", message, cwd=folder)
+        run("git", *PERSON, "commit", "--quiet", "--message", message, cwd=folder)
         run("git", "push", "--quiet", str(self.origin), target, cwd=folder)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_retraining_from_a_push_to_a_champion(
     tmp_path: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,20 +234,28 @@ def test_retraining_from_a_push_to_a_champion(
     decoding |= {"ensemble", "compare", "report"}
     all_stages = decoding | {"download", "tokenize", "align", "memory", "train@gru-1"}
 
-    # The first run makes everything, the first champion, and a pull request.
+    # The first run makes everything, a challenger, and a pull request.
     first = Runner(lab)
-    code, stages, changed = first.train("--promote")
+    code, stages, changed = first.train("--event", "push")
     assert (code, stages, changed) == (0, all_stages, "changed=true")
-    assert "is the champion of small-en-fr" in first.summary()
-    assert int(lab.champion().version) == 1
+    assert "is the challenger of small-en-fr" in first.summary()
     first.propose()
     assert lab.calls()[-1]["said"][:2] == ["pr", "create"]
     assert "## Gate" in lab.calls()[-1]["body"]
     lab.merge("retrain/default/main")
 
+    # On demand it becomes the champion, with nothing to train, and what is known of it is proposed.
+    crowned = Runner(lab)
+    assert crowned.train("--promote") == (0, set(), "changed=true")
+    assert "is the champion of small-en-fr" in crowned.summary()
+    assert int(lab.champion().version) == 1
+    crowned.propose()
+    lab.merge("retrain/default/main")
+    assert (Runner(lab).folder / "reports/small/champion").is_dir()
+
     # Nothing has changed: nothing runs, nothing is proposed.
-    code, stages, changed = Runner(lab).train()
-    assert (code, stages, changed) == (0, set(), "changed=false")
+    for options in ((), ("--event", "push"), ("--event", "repository_dispatch")):
+        assert Runner(lab).train(*options) == (0, set(), "changed=false")
 
     # Another beam decodes again; what it needs comes from DVC's remote.
     lab.change("decode", beam=2, nbest=1)
@@ -245,15 +267,16 @@ def test_retraining_from_a_push_to_a_champion(
     assert lab.calls()[-1]["said"][:2] == ["pr", "edit"]
     lab.merge("retrain/default/main")
 
-    # Out of time: exit code 75, nothing proposed. Killed: the next job goes on with what it kept.
+    # Killed: the next job goes on with what it kept.
     lab.change("train", max_epochs=8)
     third = Runner(lab)
-    assert third.train("--minutes", "0.01")[::2] == (75, "changed=false")
+    begun = time.monotonic()
     killed = third.start("train")
-    for _ in range(1200):
+    for _ in range(3600):
         if list((third.folder / "work").glob("gru-1-*/last.ckpt")):
             break
         time.sleep(0.1)
+    until_trained = time.monotonic() - begun
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     time.sleep(2)  # its children end by themselves
@@ -270,6 +293,15 @@ def test_retraining_from_a_push_to_a_champion(
     assert len(runs) == 1  # gone on with, not begun anew
     fourth.propose()
     lab.merge("retrain/default/main")
+
+    # Out of time amid a training: exit code 75, nothing proposed, and nothing goes on.
+    lab.change("train", to="long", max_epochs=1000, patience=1000)
+    late = Runner(lab, "long")
+    minutes = str(2 * until_trained / 60)
+    assert late.train("--minutes", minutes)[::2] == (75, "changed=false")
+    assert not at_work(late.folder)
+    assert list((late.folder / "work").glob("gru-1-*/last.ckpt"))
+    assert not (late.folder / "work/retrain").exists()
 
     # A worse model, on a branch that has a pull request: refused, and said there.
     lab.change("train", to="tune", max_epochs=1, learning_rate=0.00001)
@@ -293,45 +325,375 @@ def test_retraining_from_a_push_to_a_champion(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_of_a_recipe_one_variant_is_retrained(
+@pytest.mark.timeout(3600)
+def test_a_pushed_recipe_is_retrained_and_later_one_variant_of_it(
     tmp_path: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No other is trained, nothing is compared, and the default's lock stays."""
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     lab = Lab(tmp_path, mlflow_server)
     lab.add_recipe("other", {"gru": {"cell": "gru"}, "lstm": {"cell": "lstm"}})
+
+    # The push retrains params.yaml, which has no results yet, and the recipe: two pull requests.
+    pushed = Runner(lab)
+    code, stages, changed = pushed.train("--event", "push")
+    assert (code, changed) == (0, "changed=true")
+    assert {"report", "train@gru-1", "train@lstm-1"} < stages
+    for name in ("gru-1 is the challenger of small-en-fr", "the challenger of other-en-fr"):
+        assert name in pushed.summary()
+    pushed.propose()
+    created = [call["said"] for call in lab.calls() if call["said"][1] == "create"]
+    branches = ["retrain/default/main", "retrain/other/main"]
+    assert [said[said.index("--head") + 1] for said in created] == branches
+    about_recipe = lab.calls()[-1]["body"]
+    assert "https://github.com/me/rnnmt/blob/retrain/other/main/reports/other/" in about_recipe
+    assert "/reports/small/" not in about_recipe
+    for branch in branches:
+        lab.merge(branch)
+    assert Runner(lab).train("--event", "push") == (0, set(), "changed=false")
+
+    # Another beam of one variant: the other one stays, nothing is compared.
+    lab.change("decode", file_name="recipes/other.yaml", beam=2, nbest=1)
     last = Runner(lab)
     code, stages, changed = last.train("--recipe", "other", "--variants", "lstm")
-    wanted = {"download", "tokenize", "train@lstm-1", "decode@lstm-1", "evaluate@lstm-1"}
-    assert (code, stages, changed) == (0, wanted, "changed=true")
-    assert "lstm-1 is the challenger of other-en-fr" in last.summary()
-    last.propose(recipe="other")
-    assert "retrain/other/main" in lab.calls()[-1]["said"]
-    assert not (last.folder / "dvc.lock").exists()
+    assert (code, stages, changed) == (0, {"decode@lstm-1", "evaluate@lstm-1"}, "changed=true")
+    assert not run("git", "status", "--porcelain", "dvc.lock", "params.yaml", cwd=last.folder)
+    parameters, metrics = (
+        last.summary().split(f"## {title}\n\n")[1].split("\n\n")[0].splitlines()[2:]
+        for title in ("Parameters", "Metrics")
+    )
+    assert {row.split("|")[2].strip() for row in parameters} == {"decode.beam", "decode.nbest"}
+    assert {row.split("|")[1].strip() for row in metrics} == {"reports/other/scores/lstm-1.json"}
+    assert not [row for row in metrics if row.split("|")[3].strip() == "-"]
+    client = MlflowClient(mlflow_server)
+    scores = json.loads((last.folder / "reports/other/scores/lstm-1.json").read_text())
+    experiment = client.get_experiment_by_name("other-en-fr")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'lstm-1'")
+    assert [run.data.metrics["test/bleu"] for run in runs] == [scores["test"]["bleu"]]
+    last.propose()
     lab.merge("retrain/other/main")
     code, stages, changed = Runner(lab).train("--recipe", "other", "--variants", "lstm")
     assert (code, stages, changed) == (0, set(), "changed=false")
 
 
-def test_new_data_are_noticed_once(tmp_path: Path) -> None:
+@pytest.fixture
+def retrain(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """scripts/retrain.py as a module, with the environment of a job."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
+    for name in ("RNNMT_PARAMS", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
+        monkeypatch.delenv(name, raising=False)
+    return importlib.import_module("retrain")
+
+
+def commit(folder: Path, files: dict[str, str]) -> None:
+    """Commit these files and whatever else there is."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    run("git", "add", "--all", cwd=folder)
+    run("git", *PERSON, "commit", "--quiet", "--message", "x", cwd=folder)
+
+
+def test_a_push_retrains_the_recipes_that_have_changed_since_their_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("git", "init", "--quiet", cwd=tmp_path)
+
+    def wanted(event: str = "push", recipe: str = "") -> list[str]:
+        found = retrain._wanted(argparse.Namespace(event=event, recipe=recipe))
+        return [experiment.name for experiment in found]
+
+    commit(tmp_path, {"params.yaml": "1", "recipes/never.yaml": "1", "recipes/ran.yaml": "1"})
+    assert wanted() == ["default"]  # nothing has ever been run here: no recipe, let alone all
+    commit(tmp_path, {"dvc.lock": "1", "recipes/ran/dvc.lock": "1"})
+    assert wanted() == ["default"]
+    commit(tmp_path, {"recipes/never.yaml": "2"})
+    assert wanted() == ["default", "never"]
+    commit(tmp_path, {"recipes/ran.yaml": "2"})
+    assert wanted() == ["default", "never", "ran"]
+    commit(tmp_path, {"README": "a later push; the one before has run out of time"})
+    assert wanted() == ["default", "never", "ran"]
+    commit(tmp_path, {"recipes/never/dvc.lock": "2"})
+    assert wanted() == ["default", "ran"]
+    commit(tmp_path, {"recipes/ran/dvc.lock": "2"})
+    assert wanted() == ["default"]
+    # On demand, it is what was asked for.
+    assert wanted("workflow_dispatch") == ["default"]
+    assert wanted("workflow_dispatch", "never") == ["never"]
+
+
+def test_the_differences_of_a_recipe_are_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
+) -> None:
+    clone = Clone(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name, value in (
+        ("SERVER_URL", "https://x"),
+        ("REPOSITORY", "me/rnnmt"),
+        ("REF_NAME", "a b"),
+    ):
+        monkeypatch.setenv(f"GITHUB_{name}", value)
+    other = clone.settings()
+    other["corpus"]["name"] = "other"
+    clone.write(other, "recipes/other.yaml")
+    scores = tmp_path / "reports/other/scores"
+    scores.mkdir(parents=True)
+    for file in ("gru-1.json", "gru-1.detail.json", "lstm-1.json"):
+        (scores / file).write_text('{"test": {"bleu": 3.0}}')
+    commit(tmp_path, {"recipes/other/dvc.lock": "{}\n", "reports/other/figures/a": ""})
+    other["decode"]["beam"] = 2
+    clone.write(other, "recipes/other.yaml")
+    commit(tmp_path, {})
+    for file in ("gru-1.json", "gru-1.detail.json"):
+        (scores / file).write_text('{"test": {"bleu": 4.0}}')
+    (tmp_path / "reports/other/figures/one.svg").write_text("")
+    recipe = retrain.Experiment("other")
+    with recipe.at_hand():
+        parameters, metrics, pictures = retrain._differences(recipe)
+        assert [row.split("|")[2].strip() for row in parameters.splitlines()[4:]] == ["decode.beam"]
+        (row,) = metrics.splitlines()[4:]
+        assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+            "reports/other/scores/gru-1.json", "test.bleu", "3.0", "4.0", "1.0",
+        ]  # fmt: skip
+        address = "https://x/me/rnnmt/blob/retrain/other/a%20b/reports/other/figures/one.svg"
+        assert f"({address}?raw=true)" in pictures
+        (failed,) = retrain._table("Parameters", "params", "nonsense", ["params.yaml"])
+    assert "unknown Git revision 'nonsense'" in failed
+    assert not (tmp_path / "recipes/other/dvc.yaml").exists()
+
+
+def test_what_is_ended_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
+) -> None:
+    """DVC ends at once, its stage when it has put in order what it was at."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stage.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "def end(*_): time.sleep(2); pathlib.Path('ended').touch(); sys.exit(1)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "pathlib.Path('begun').touch()\n"
+        "time.sleep(600)\n"
+    )
+    (tmp_path / "dvc.yaml").write_text("stages:\n  one: {cmd: python stage.py}\n")
+    run("git", "init", "--quiet", cwd=tmp_path)
+    run("dvc", "init", "--quiet", cwd=tmp_path)
+    process = subprocess.Popen(["dvc", "repro"], process_group=0)
+    for _ in range(600):
+        if (tmp_path / "begun").exists():
+            break
+        time.sleep(0.1)
+    retrain._end(process)
+    assert process.returncode
+    assert (tmp_path / "ended").exists()
+    assert not [command for command in at_work(tmp_path) if "stage.py" in command]
+
+
+GOOD = """diff --git a/reports/small/a.md b/reports/small/a.md
+new file mode 100644
+--- /dev/null
++++ b/reports/small/a.md
+@@ -0,0 +1 @@
++good
+"""
+HOSTILE = {
+    "renames": """diff --git a/src/rnnmt/cli.py b/reports/small/cli.py
+similarity index 100%
+rename from src/rnnmt/cli.py
+rename to reports/small/cli.py
+""",
+    "links": r"""diff --git a/reports/small/link b/reports/small/link
+new file mode 120000
+--- /dev/null
++++ b/reports/small/link
+@@ -0,0 +1 @@
++../../src
+\ No newline at end of file
+""",
+    "writes behind a link": r"""diff --git a/reports/small/link b/reports/small/link
+new file mode 120000
+--- /dev/null
++++ b/reports/small/link
+@@ -0,0 +1 @@
++../../src
+\ No newline at end of file
+diff --git a/reports/small/link/evil.py b/reports/small/link/evil.py
+new file mode 100644
+--- /dev/null
++++ b/reports/small/link/evil.py
+@@ -0,0 +1 @@
++evil
+""",
+    "leaves": GOOD.replace("small/a.md", "small/../../../../a.md"),
+    "dots": GOOD.replace("small/a.md", "small/../../src/a.md"),
+    "is a program": GOOD.replace("100644", "100755"),
+    "is of others": GOOD.replace("reports/small", "recipes/small"),
+    "only begins like a result": GOOD.replace("reports/small/", "reports/small-too/"),
+}
+
+
+def test_only_results_are_proposed(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, "")
+
+    def proposed(patch: str) -> str:
+        runner = Runner(lab)
+        (runner.folder / "work/retrain/default").mkdir(parents=True)
+        (runner.folder / "work/retrain/default/changes.patch").write_text(patch)
+        (runner.folder / "work/retrain/default/summary.md").write_text("text")
+        code, printed = runner.do("propose", "--base", "main")
+        assert "Traceback" not in printed
+        there = run("git", "ls-remote", str(lab.origin), "refs/heads/retrain/*", cwd=tmp_path)
+        assert (code == 0) == bool(there) == lab.gh.exists()
+        return printed
+
+    for what, patch in HOSTILE.items():
+        printed = proposed(patch)
+        assert "changes more than results: " in printed or "git apply has failed" in printed, what
+    assert "src/rnnmt/cli.py" in proposed(HOSTILE["renames"])
+    assert "reports/small/link" in proposed(HOSTILE["links"])
+    proposed(GOOD)
+    assert lab.gh.exists()
+    run("git", "fetch", "--quiet", str(lab.origin), "retrain/default/main", cwd=lab.origin)
+    committed = run("git", "show", "--name-only", "--format=", "FETCH_HEAD", cwd=lab.origin)
+    assert committed.split() == ["reports/small/a.md"]
+
+
+LOCKS = {
+    name: dict(line.split("==") for line in (ROOT / f"{name}.lock").read_text().splitlines())
+    for name in ("requirements", "requirements-dev", "requirements-remotes")
+}
+
+
+def test_the_remotes_have_all_that_they_need_and_nothing_else() -> None:
+    remotes = LOCKS["requirements-remotes"]
+    workflow = ROOT / ".github/workflows/retrain.yml"
+    assert "pip install --quiet --no-deps --requirement requirements-remotes.lock" in (
+        workflow.read_text()
+    )
+    assert remotes.items() <= LOCKS["requirements-dev"].items()
+    # boto3: MLflow's client, where artifacts are in S3
+    needed, waiting = set[str](), [Requirement(name) for name in ("dvc-s3", "dvc-ssh", "boto3")]
+    while waiting:
+        one = waiting.pop()
+        name = re.sub("[-_.]+", "-", one.name).lower()
+        if name not in LOCKS["requirements"]:
+            needed.add(name)
+        for line in importlib.metadata.requires(name) or [] if name in needed or one.extras else []:
+            further = Requirement(line)
+            extras = [{"extra": extra} for extra in ("", *one.extras)]
+            if further.marker is None or any(map(further.marker.evaluate, extras)):
+                waiting.append(further)
+    assert needed == set(remotes)
+
+
+@pytest.fixture
+def ssh_server(tmp_path: Path) -> Iterator[tuple[int, str]]:
+    """The port of an SSH server with SFTP, and the private key that it lets in."""
+    key, ready = asyncssh.generate_private_key("ssh-ed25519"), threading.Event()
+    authorized = tmp_path / "authorized"
+    authorized.write_bytes(key.export_public_key())
+    port, loop = servers.free_port(), asyncio.new_event_loop()
+
+    async def serve() -> None:
+        await asyncssh.listen(
+            "127.0.0.1", port, server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
+            authorized_client_keys=str(authorized), sftp_factory=True,
+        )  # fmt: skip
+        ready.set()
+
+    def work() -> None:
+        loop.run_until_complete(serve())
+        loop.run_forever()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert ready.wait(30)
+    yield port, key.export_private_key().decode()
+    loop.call_soon_threadsafe(loop.stop)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a stage that has run, as the current folder."""
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    (folder / "dvc.yaml").write_text("stages:\n  one: {cmd: echo some > out, outs: [out]}\n")
+    run("git", "init", "--quiet", cwd=folder)
+    run("dvc", "init", "--quiet", cwd=folder)
+    run("dvc", "repro", cwd=folder)
+    return folder
+
+
+def assert_pushed_and_pulled(retrain: ModuleType, folder: Path) -> None:
+    retrain._forget_empty_variables()
+    retrain._use_remote()
+    retrain._push()
+    (folder / "out").unlink()
+    shutil.rmtree(folder / ".dvc/cache")
+    run("dvc", "pull", cwd=folder)
+    assert (folder / "out").read_text() == "some\n"
+
+
+def test_a_remote_in_s3(
+    tmp_path: Path, stage: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
+) -> None:
+    with servers.s3(tmp_path) as address:
+        for name, value in (
+            ("DVC_REMOTE_URL", "s3://rnnmt/dvc"), ("DVC_SSH_KEY", ""),
+            ("AWS_ENDPOINT_URL", address), ("AWS_DEFAULT_REGION", ""),
+            ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"),
+        ):  # fmt: skip
+            monkeypatch.setenv(name, value)
+        assert_pushed_and_pulled(retrain, stage)
+
+
+def test_a_remote_over_ssh(
+    tmp_path: Path,
+    stage: Path,
+    ssh_server: tuple[int, str],
+    monkeypatch: pytest.MonkeyPatch,
+    retrain: ModuleType,
+) -> None:
+    port, key = ssh_server
+    monkeypatch.setenv("DVC_REMOTE_URL", f"ssh://me@127.0.0.1:{port}{tmp_path}/store")
+    monkeypatch.setenv("DVC_SSH_KEY", key)
+    assert_pushed_and_pulled(retrain, stage)
+    assert list((tmp_path / "store/files/md5").iterdir())
+    assert not run("git", "status", "--porcelain", "--ignored=no", ".dvc/tmp", cwd=stage)
+
+
+def test_new_data_are_noticed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
+) -> None:
     (tmp_path / "clone").mkdir()
     clone = Clone(tmp_path / "clone")
-    settings = clone.settings()
+    mine = clone.settings()
     for name in ("my.en", "my.fr"):
         (clone.folder / name).write_text("one\ntwo\n")
-    settings["corpus"] = {
+    mine["corpus"] = {
         "name": "mine", "source": "files", "source_language": "en", "target_language": "fr",
         "splits": {"train": ["my.en", "my.fr"]}, "held_out": {"valid": 1, "test": 1}, "seed": 1,
     }  # fmt: skip
-    clone.write(settings)
+    clone.write(mine, "recipes/mine.yaml")
+    mine["corpus"] |= {"name": "away", "splits": {"train": ["your.en", "your.fr"]}}
+    clone.write(mine, "recipes/away.yaml")
+    commit(clone.folder, {"recipes/mine/dvc.lock": "1", "recipes/away/dvc.lock": "1"})
 
-    def refresh() -> str:
+    def refresh() -> dict[str, str]:
         command = (sys.executable, "scripts/retrain.py", "refresh")
-        return run(*command, cwd=clone.folder, env=clone.environment)
+        printed = run(*command, cwd=clone.folder, env=clone.environment)
+        return dict(line.split(": ", 1) for line in printed.splitlines())
 
-    assert refresh() == "params.yaml: the data are new\n"
-    assert refresh() == "params.yaml: the data are the same\n"
+    first = refresh()
+    assert first["recipes/mine.yaml"] == "the data are new"
+    assert first["recipes/away.yaml"] == "not looked at: your.en: No such file or directory"
+    assert first["params.yaml"] == "bundled is pinned"
+    assert first["recipes/tatoeba-en-fr.yaml"] == "tatoeba-en-fr is pinned"
+    assert refresh()["recipes/mine.yaml"] == "the data are the same"
+    commit(clone.folder, {"recipes/mine/dvc.lock": "2"})
     (clone.folder / "my.en").write_text("one\nthree\n")
-    assert refresh() == "params.yaml: the data are new\n"
-    run("rnnmt", "check", cwd=clone.folder, env=clone.environment)
+    monkeypatch.chdir(clone.folder)
+    wanted = retrain._wanted(argparse.Namespace(event="schedule", recipe=""))
+    assert [experiment.name for experiment in wanted] == ["default", "mine"]
+    assert not run("git", "status", "--porcelain", "params.yaml", cwd=clone.folder)
