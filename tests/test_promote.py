@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from rnnmt.scoring.settings import Run, references
 from rnnmt.serving.sources import source
 from rnnmt.stages import evaluate
 from rnnmt.tracking import registry
-from rnnmt.tracking.promotion import REFUSED, best_run, promote, roll_back
+from rnnmt.tracking.promotion import REFUSED, best_run, keep, promote, roll_back
 from test_serve import Process, asked_all_the_time, texts
 
 NAME = "bundled-en-fr"
@@ -410,6 +411,30 @@ def spoil_scores(variant: str, change: Callable[[dict[str, Any]], object]) -> No
     detail = json.loads(file.read_text())
     change(detail["scores"])
     file.write_text(json.dumps(detail))
+
+
+def test_a_registry_cannot_have_files_of_others_changed(folder: Path) -> None:
+    assert promote() == 0
+    champion = Evidence.read(folder / "reports/bundled/champion")
+    (folder / "other/champion").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"params\.yaml: the registry's model is of '\.\./other'"):
+        keep(replace(champion, about=champion.about | {"corpus": "../other"}))
+    assert (folder / "other/champion").exists()
+    assert Evidence.read(folder / "reports/bundled/champion") == champion
+
+
+def test_a_champion_whose_translations_are_cut_off_is_scored_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line would otherwise count for all of the challenger's."""
+    assert promote() == 0
+    file = folder / "reports/bundled/champion/test.beam.txt"
+    file.write_text(file.read_text(encoding="utf-8").partition("\n")[0] + "\n", "utf-8")
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    client.delete_registered_model(NAME)  # only the files know it now
+    only("lstm", "lstm-dot")
+    promote()
+    assert "The champion has other test sets, or lacks figures" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -565,7 +565,8 @@ def test_evidence_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "evidence.json", "test.beam.txt", "test_long.beam.txt",
     ]  # fmt: skip
-    for damage in "", "{", "[]", "{}", '{"sums": {"test": ""}, "new": 1}':
+    outside = '{"sums": {"../../test": ""}}'
+    for damage in "", "{", "[]", "{}", '{"sums": {"test": ""}, "new": 1}', outside:
         (tmp_path / "evidence.json").write_text(damage)
         with pytest.raises(UserError, match=r"not the evidence of a champion .*with git"):
             Evidence.read(tmp_path)

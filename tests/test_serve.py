@@ -208,6 +208,14 @@ def test_a_request_says_how_to_search(client: Client, models: Path) -> None:
         assert len(found[0]["alignment"][0]) == len(found[0]["source_pieces"])
 
 
+def test_few_characters_may_be_too_many_pieces(models: Path) -> None:
+    """Memory and time go with these, and a rare character is several."""
+    with within(models / "one", pieces=5) as client:
+        assert client.translate("a a a a a")[0] == 200
+        refused = client.translate("a", "a a a a a a")
+        assert refused == (422, {"detail": "a sentence has 6 pieces, at most 5 are taken"})
+
+
 @pytest.mark.parametrize(
     ("body", "status", "told"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from rnnmt.scoring import metrics
 from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings, References, write_json
 from rnnmt.scoring.significance import paired_difference, paired_test
 
+SPLIT = r"valid|test[A-Za-z0-9_-]*"
 _BLEU = partial(metrics.score, "bleu")
 
 
@@ -57,6 +59,8 @@ class Evidence:
         """What `write` has kept. Raises UserError where a file is missing or damaged."""
         try:
             values = json.loads((folder / "evidence.json").read_text(encoding="utf-8"))
+            if strange := [name for name in values["sums"] if not re.fullmatch(SPLIT, name)]:
+                raise ValueError(f"{strange[0]!r} is no test set's name")
             translations = {
                 split: (folder / f"{split}.beam.txt").read_text(encoding="utf-8").split("\n")[:-1]
                 for split in values["sums"]
@@ -118,14 +122,19 @@ def judge(
 
 
 def _complete(challenger: Evidence, wanted: References) -> Finding:
-    missing = sorted(_missing(challenger, wanted))
-    found = f"not there, not finite or not its own: {', '.join(missing)}" if missing else "all"
-    return Finding("figures complete and finite", found, not missing)
+    lacks = missing(challenger, wanted)
+    if not _positive(challenger.sentences_per_second):
+        lacks.append("sentences/s")
+    found = f"not there, not finite or not its own: {', '.join(lacks)}" if lacks else "all"
+    return Finding("figures complete and finite", found, not lacks)
+
+
+def missing(evidence: Evidence, wanted: References) -> list[str]:
+    """Which scores and translations are not there, not finite, or not of each other."""
+    return sorted(_missing(evidence, wanted))
 
 
 def _missing(evidence: Evidence, wanted: References) -> Iterator[str]:
-    if not _positive(evidence.sentences_per_second):
-        yield "sentences/s"
     for split in wanted.splits:
         names = ("bleu", "chrf") if split == "valid" else tuple(metrics.METRICS)
         known = evidence.scores.get(split, {})

@@ -44,6 +44,7 @@ class Limits:
     batch: int = 64  # sentences searched together
     sentences: int = 100  # of one request
     characters: int = 500  # of one sentence
+    pieces: int = 300  # of one sentence; rare characters are several
     bytes: int = 1 << 20  # of one request's body
     beam: int = 10
     waiting: int = 1000  # sentences, of all requests
@@ -198,6 +199,10 @@ class Service:
         shared = search.model_copy(update={"alignments": False})
         try:
             seconds = deadline - asyncio.get_running_loop().time()
+            longest = max(map(len, model.translator.trained.source.encode(sentences)))
+            if longest > self.limits.pieces:
+                told = f"a sentence has {longest} pieces, at most {self.limits.pieces} are taken"
+                return _refusal(422, told)
             found = await batcher.translate(sentences, model, shared, seconds)
             answers = [answer(translations, search) for translations in found]
             response = JSONResponse({"model": model.name, "translations": answers})

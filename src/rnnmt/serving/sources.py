@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from rnnmt.errors import UserError
 from rnnmt.model.folder import load_model
@@ -31,15 +32,19 @@ class _Folder:
     def load(self, current: str | None) -> Model | None:
         file = self._path / "settings.json"
         try:
-            fingerprint = str(json.loads(file.read_text(encoding="utf-8"))["fingerprint"])[:12]
+            there = self._name(json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise UserError(f"{file}: no such file; is {self._path} a model's folder?") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file}: not a model's settings ({error})") from None
-        name = f"{self._path.parent.name}/{self._path.name} {fingerprint}"
-        if name == current:
+        if there == current:
             return None
-        return Model(name, Translator(load_model(self._path)), Search())
+        trained = load_model(self._path)  # which may be another one by now
+        return Model(self._name(trained.settings), Translator(trained), Search())
+
+    def _name(self, settings: dict[str, Any]) -> str:
+        fingerprint = str(settings["fingerprint"])[:12]
+        return f"{self._path.parent.name}/{self._path.name} {fingerprint}"
 
 
 class _Registered:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from rnnmt import params
 from rnnmt.errors import UserError
@@ -28,6 +29,7 @@ from rnnmt.scoring.gate import (
     Finding,
     figures,
     judge,
+    missing,
     test_set_sum,
 )
 from rnnmt.scoring.settings import (
@@ -112,8 +114,8 @@ def promote(
         known = known or models.register(challenger, _folder(best))
         models.alias(registry.CHALLENGER, known)
         if to == registry.CHAMPION:
+            keep(challenger)  # first: killed in between, the same command does it all again
             models.crown(known)
-            keep(challenger)
         print(f"{challenger.label} is the {to} of {models.name}, as version {known.version}")
     return 0
 
@@ -132,9 +134,9 @@ def roll_back(dry_run: bool = False) -> int:
         if dry_run:
             print(f"dry run: version {before}, {evidence.label}, would be the champion again")
             return 0
-        models.tag(now, registry.ROLLED_BACK, "true")
-        models.alias(registry.CHAMPION, version)
         keep(evidence)
+        models.tag(now, registry.ROLLED_BACK, "true")
+        models.alias(registry.CHAMPION, version)  # last: killed before, it begins anew from here
         print(f"{models.name}: version {before}, {evidence.label}, is the champion again")
     return 0
 
@@ -243,7 +245,7 @@ def _decoded_weights(run: Run) -> str | None:
     try:
         stages = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
         deps = stages[f"decode@{run}"]["deps"]
-    except (OSError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError, YAMLError):
         return None
     sums = {Path(dep["path"]).name: dep.get("md5") for dep in deps}
     return sums.get("weights.pt")
@@ -256,14 +258,14 @@ def _alike(
 
     Raises UserError where the champion cannot be scored on the present test sets.
     """
-    if champion.sums != challenger.sums:
+    if champion.sums != challenger.sums or missing(champion, sources.wanted):
         if its is None:
             raise UserError(
-                f"the champion {champion.label} has other test sets and its model is not here, so "
-                f"it cannot be scored again; `dvc checkout` or `dvc pull` at "
+                f"the champion {champion.label} has other test sets, or lacks figures, and its "
+                f"model is not here, so it cannot be scored again; `dvc checkout` or `dvc pull` at "
                 f"{_commit_of(champion)} brings it back"
             )
-        print("The test sets are not those of the champion: both are scored again.\n")
+        print("The champion has other test sets, or lacks figures: both are scored again.\n")
         champion = scored_again(champion, its, sources, challenger.decode)
         challenger = scored_again(challenger, own, sources, challenger.decode)
     if its is None:
@@ -330,10 +332,18 @@ def _translation(folder: Path, decode: dict[str, Any]) -> Callable[[list[str]], 
 
 
 def keep(champion: Evidence) -> None:
-    """Write what is known of the champion to `reports/CORPUS/champion/`, in place of the last."""
-    folder = _kept(champion.about["corpus"])
+    """Write what is known of the champion to `reports/CORPUS/champion/`, in place of the last.
+
+    Raises UserError where it is of another corpus than the settings file's.
+    """
+    if champion.about["corpus"] != params.corpus_name():
+        raise UserError(f"{params.path()}: the registry's model is of {champion.about['corpus']!r}")
+    folder = _kept(params.corpus_name())
+    part = folder.with_name(".champion")
+    shutil.rmtree(part, ignore_errors=True)
+    champion.write(part)
     shutil.rmtree(folder, ignore_errors=True)
-    champion.write(folder)
+    part.rename(folder)
 
 
 def _kept(corpus: str) -> Path:

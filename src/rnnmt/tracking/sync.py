@@ -293,7 +293,9 @@ def sync_report(client: MlflowClient, experiment: str, report: Report) -> None:
         for one in reversed(others)  # the newest of a name comes first
         if one.data.tags.get("superseded") != "true"
     }
-    report.links.write_text(f"linkRuns({json.dumps(at, indent=1, sort_keys=True)});\n")
+    part = report.links.with_name(f".{report.links.name}")
+    part.write_text(f"linkRuns({json.dumps(at, indent=1, sort_keys=True)});\n", encoding="utf-8")
+    part.replace(report.links)  # whole, or not there and made anew
 
 
 def sync_run(client: MlflowClient, experiment: str, outputs: Outputs) -> str:
