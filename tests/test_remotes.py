@@ -101,7 +101,7 @@ def test_a_sweep_over_ssh_hosts_leaves_nothing_to_train(
     assert "gru-1: done" in printed
     assert "lstm-general-1: done" in printed
     last = Clone.__new__(Clone)
-    last.folder = tmp_path / "c"
+    last.folder, last.more = tmp_path / "c", {}
     printed = last.repro("--pull")
     for stage in ("train", "decode"):
         for label in ("gru-1", "lstm-general-1"):
