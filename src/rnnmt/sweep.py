@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from rnnmt import params
 from rnnmt.errors import UserError
@@ -87,6 +86,7 @@ def submit(folder: str, options: dict[str, str], minutes: int, cluster: str = "s
     """
     try:
         import submitit
+        from submitit.helpers import CommandFunction
     except ImportError:
         raise UserError("--slurm needs submitit: pip install 'rnnmt[slurm]'") from None
     if "time" in options:
@@ -102,7 +102,10 @@ def submit(folder: str, options: dict[str, str], minutes: int, cluster: str = "s
             **{f"slurm_{k}": v for k, v in options.items()},
         )
         with executor.batch():
-            jobs = {label: executor.submit(_one_task(chains[label])) for label in chains}
+            jobs = {
+                label: executor.submit(CommandFunction(["sh", "-c", command]))
+                for label, command in chains.items()
+            }
     except (RuntimeError, NameError, ValueError) as error:
         raise UserError(f"--slurm: {error}; `--here` runs all on this machine") from None
     for label, job in jobs.items():
@@ -114,16 +117,6 @@ def submit(folder: str, options: dict[str, str], minutes: int, cluster: str = "s
             failed.append(label)
         print(f"{label}: {f'failed, see {job.paths.stderr}' if label in failed else 'done'}")
     _conclude(failed)
-
-
-def _one_task(command: str) -> Any:
-    """A job of one SLURM task, in which training starts its `train.processes` as it does elsewhere.
-
-    Lightning would take the task for one of as many that SLURM has started.
-    """
-    from submitit.helpers import CommandFunction
-
-    return CommandFunction(["env", "-u", "SLURM_NTASKS", "sh", "-c", command])
 
 
 @dataclass(frozen=True)
