@@ -31,6 +31,7 @@ import torch
 from rnnmt.model.folder import load_model
 from rnnmt.search.answers import Search, answer, translate
 from rnnmt.search.translator import Translator
+from rnnmt.serving.service import Limits
 from test_serve import WORDS, Process, models  # noqa: F401  (a fixture)
 
 torch.set_num_threads(1)
@@ -250,6 +251,10 @@ def test_requests_made_from_its_own_description(
             continue
         search = {k: v for k, v in asked.items() if k != "sentences" and v is not None}
         if {"beam": 5, "nbest": 1, **search}["nbest"] > {"beam": 5, **search}["beam"]:
+            assert status == 422, told
+            continue
+        pieces = server.translator.trained.source.encode(asked["sentences"])
+        if max(map(len, pieces)) > Limits.pieces:
             assert status == 422, told
             continue
         if any(isinstance(search.get(name), float) for name in ("beam", "nbest")):

@@ -404,6 +404,11 @@ def _request(limits: Limits) -> type[BaseModel]:
     """The class of a request's body, with the limits that OpenAPI then states."""
     fields = Search.model_fields
     sentence = Annotated[str, Field(max_length=limits.characters)]
+    sentences = Field(
+        min_length=1,
+        max_length=limits.sentences,
+        description=f"of at most {limits.pieces} of the model's pieces each",
+    )
     beam = Field(None, ge=1, le=limits.beam, description=fields["beam"].description)
     nbest = Field(None, ge=1, le=limits.beam, description=fields["nbest"].description)
     penalty = Field(None, ge=-10, le=10, description=fields["length_penalty"].description)
@@ -411,10 +416,7 @@ def _request(limits: Limits) -> type[BaseModel]:
     return create_model(
         "Request",
         __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
-        sentences=(
-            Annotated[list[sentence], Field(min_length=1, max_length=limits.sentences)],
-            ...,
-        ),
+        sentences=(list[sentence], sentences),
         beam=(int | None, beam),
         nbest=(int | None, nbest),
         length_penalty=(float | None, penalty),
