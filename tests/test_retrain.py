@@ -366,7 +366,7 @@ def test_a_pushed_recipe_is_retrained_and_later_one_variant_of_it(
     assert not [row for row in metrics if row.split("|")[3].strip() == "-"]
     client = MlflowClient(mlflow_server)
     scores = json.loads((last.folder / "reports/other/scores/lstm-1.json").read_text())
-    experiment = client.get_experiment_by_name("other-en-fr")
+    experiment = client.get_experiment_by_name("other en-fr")
     assert experiment
     runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'lstm-1'")
     assert [run.data.metrics["test/bleu"] for run in runs] == [scores["test"]["bleu"]]
