@@ -442,6 +442,7 @@ def test_the_differences_of_a_recipe_are_its_own(
     scores.mkdir(parents=True)
     for file in ("gru-1.json", "gru-1.detail.json", "lstm-1.json"):
         (scores / file).write_text('{"test": {"bleu": 3.0}}')
+    (scores.parent / "comparison.md").write_text("# other, en-fr\n\n## `test`\n")
     commit(tmp_path, {"recipes/other/dvc.lock": "{}\n", "reports/other/figures/a": ""})
     other["decode"]["beam"] = 2
     clone.write(other, "recipes/other.yaml")
@@ -451,7 +452,8 @@ def test_the_differences_of_a_recipe_are_its_own(
     (tmp_path / "reports/other/figures/one.svg").write_text("")
     recipe = retrain.Experiment("other")
     with recipe.at_hand():
-        parameters, metrics, pictures = retrain._differences(recipe)
+        parameters, metrics, comparison, pictures = retrain._differences(recipe)
+        assert comparison == "## other, en-fr\n\n### `test`"
         assert [row.split("|")[2].strip() for row in parameters.splitlines()[4:]] == ["decode.beam"]
         (row,) = metrics.splitlines()[4:]
         assert [cell.strip() for cell in row.split("|")[1:-1]] == [
