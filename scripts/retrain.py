@@ -341,7 +341,7 @@ def _differences(experiment: Experiment) -> Iterator[str]:
         yield from _table("Metrics", "metrics", "HEAD", scores)
     if (comparison := report / "comparison.md").exists():
         text = comparison.read_text(encoding="utf-8").replace("\n#", "\n##").lstrip("#")
-        yield f"##{text.strip()}"
+        yield f"## {text.strip()}"
     if files := sorted([*report.rglob("*.svg"), *report.rglob("*.png")]):
         pictures = (f"![{file.stem}]({_link(experiment, file)})" for file in files)
         yield "## Pictures\n\n" + "\n\n".join(pictures)

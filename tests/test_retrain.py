@@ -366,7 +366,7 @@ def test_a_pushed_recipe_is_retrained_and_later_one_variant_of_it(
     assert not [row for row in metrics if row.split("|")[3].strip() == "-"]
     client = MlflowClient(mlflow_server)
     scores = json.loads((last.folder / "reports/other/scores/lstm-1.json").read_text())
-    experiment = client.get_experiment_by_name("other-en-fr")
+    experiment = client.get_experiment_by_name("other en-fr")
     assert experiment
     runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'lstm-1'")
     assert [run.data.metrics["test/bleu"] for run in runs] == [scores["test"]["bleu"]]
@@ -442,6 +442,7 @@ def test_the_differences_of_a_recipe_are_its_own(
     scores.mkdir(parents=True)
     for file in ("gru-1.json", "gru-1.detail.json", "lstm-1.json"):
         (scores / file).write_text('{"test": {"bleu": 3.0}}')
+    (scores.parent / "comparison.md").write_text("# other, en-fr\n\n## `test`\n")
     commit(tmp_path, {"recipes/other/dvc.lock": "{}\n", "reports/other/figures/a": ""})
     other["decode"]["beam"] = 2
     clone.write(other, "recipes/other.yaml")
@@ -451,7 +452,8 @@ def test_the_differences_of_a_recipe_are_its_own(
     (tmp_path / "reports/other/figures/one.svg").write_text("")
     recipe = retrain.Experiment("other")
     with recipe.at_hand():
-        parameters, metrics, pictures = retrain._differences(recipe)
+        parameters, metrics, comparison, pictures = retrain._differences(recipe)
+        assert comparison == "## other, en-fr\n\n### `test`"
         assert [row.split("|")[2].strip() for row in parameters.splitlines()[4:]] == ["decode.beam"]
         (row,) = metrics.splitlines()[4:]
         assert [cell.strip() for cell in row.split("|")[1:-1]] == [
