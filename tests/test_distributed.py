@@ -16,6 +16,8 @@ import torch
 from clones import Clone, fails, run
 from servers import free_port
 
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for three trainings
+
 TRAIN = (sys.executable, "-m", "rnnmt.stages.train")
 # Everything that draws random numbers, or that is kept beside the weights.
 NOISY = {
