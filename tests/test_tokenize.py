@@ -223,7 +223,7 @@ def test_a_small_corpus_gets_a_smaller_vocabulary(tmp_path: Path) -> None:
         ({"train_source": b"a\n" * 398 + b"\xff\nb\n"}, r"train.source:399: not UTF-8"),
         ({"valid_target": b"a\n" * 18 + b"\xc3\nb\n"}, r"valid.target:19: not UTF-8"),
         ({"train_source": b"\n" * 400}, r"no training pair is left .* 400 empty"),
-        ({"tokenizer": {"vocabulary": 30}}, r"tokenizer.vocabulary: 30 pieces .* 256 bytes"),
+        ({"tokenizer": {"vocabulary": 265}}, r"tokenizer.vocabulary: 265 pieces .* 256 bytes"),
         ({"tokenizer": {"vocabulary": 2}}, r"params.yaml:\d+: tokenizer.vocabulary"),
         ({"tokenizer": {"algorithm": "word"}}, r"params.yaml:\d+: tokenizer.algorithm"),
     ],
