@@ -97,12 +97,16 @@ class _Limited(io.RawIOBase):
 
     def __init__(self, stream: IO[bytes], limit: int) -> None:
         self._stream, self._left = stream, limit
+        self._asked_in_vain = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         part = self._stream.read(len(buffer))
+        self._asked_in_vain += not part
+        if self._asked_in_vain > 9:  # a tar whose member is longer than all would ask for ever
+            raise EOFError("it ends within a file")
         self._left -= len(part)
         if self._left < 0:
             raise _TooMuchError
@@ -195,7 +199,7 @@ class Text:
             start = plain.peek(8)
             opened = [of for magic, of in kinds.items() if start.startswith(magic)]
             if not opened:
-                yield plain
+                yield self._limited(plain) if self.member else plain
                 return
             with opened[0](plain) as unpacked:
                 yield self._limited(unpacked)
