@@ -499,28 +499,23 @@ new file mode 100644
 @@ -0,0 +1 @@
 +good
 """
+LINK = r"""diff --git a/reports/small/link b/reports/small/link
+new file mode 120000
+--- /dev/null
++++ b/reports/small/link
+@@ -0,0 +1 @@
++../../src
+\ No newline at end of file
+"""
 HOSTILE = {
     "renames": """diff --git a/src/rnnmt/cli.py b/reports/small/cli.py
 similarity index 100%
 rename from src/rnnmt/cli.py
 rename to reports/small/cli.py
 """,
-    "links": r"""diff --git a/reports/small/link b/reports/small/link
-new file mode 120000
---- /dev/null
-+++ b/reports/small/link
-@@ -0,0 +1 @@
-+../../src
-\ No newline at end of file
-""",
-    "writes behind a link": r"""diff --git a/reports/small/link b/reports/small/link
-new file mode 120000
---- /dev/null
-+++ b/reports/small/link
-@@ -0,0 +1 @@
-+../../src
-\ No newline at end of file
-diff --git a/reports/small/link/evil.py b/reports/small/link/evil.py
+    "links": LINK,
+    "writes behind a link": LINK
+    + """diff --git a/reports/small/link/evil.py b/reports/small/link/evil.py
 new file mode 100644
 --- /dev/null
 +++ b/reports/small/link/evil.py

@@ -64,7 +64,5 @@ class _Registered:
             decode = models.evidence(version).decode
             with models.model_folder(version) as folder:
                 translator = Translator(load_model(folder), decode["max_length_ratio"])
-        # Unchecked: params.yaml allows a wider beam than requests, and the service has its limit.
-        beam, penalty = decode["beam"], decode["length_penalty"]
-        search = Search.model_construct(beam=beam, length_penalty=penalty)
+        search = Search(beam=decode["beam"], length_penalty=decode["length_penalty"])
         return Model(name, translator, search)

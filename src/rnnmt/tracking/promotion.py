@@ -321,8 +321,7 @@ def _translation(folder: Path, decode: dict[str, Any]) -> Callable[[list[str]], 
     from rnnmt.search.translator import Translator
 
     translator = Translator(load_model(folder), decode["max_length_ratio"])
-    # Unchecked: params.yaml allows a wider beam than a request may ask for.
-    search = Search.model_construct(beam=decode["beam"], length_penalty=decode["length_penalty"])
+    search = Search(beam=decode["beam"], length_penalty=decode["length_penalty"])
 
     def translated(lines: list[str]) -> list[str]:
         found = translate(translator, lines, search, decode["batch_sentences"])
