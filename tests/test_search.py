@@ -981,13 +981,14 @@ def test_what_a_service_may_be_asked() -> None:
     assert Search().model_dump() == {
         "beam": 5, "nbest": 1, "length_penalty": 1.0, "alignments": False,
     }  # fmt: skip
-    for name, low, high in [("beam", 1, 100), ("nbest", 1, 100), ("length_penalty", -10.0, 10.0)]:
-        others = {} if name == "beam" else {"beam": 100}
+    limits = [("beam", 1, 1000), ("nbest", 1, 1000), ("length_penalty", -10.0, 10.0)]
+    for name, low, high in limits:
+        others = {} if name == "beam" else {"beam": 1000}
         for value in low, high:
             assert getattr(Search(**others | {name: value}), name) == value
         for value in low - 1, high + 1:
             with pytest.raises(ValueError, match=f"(?s){name}.*(greater|less) than"):
-                Search(**{"beam": 100} | {name: value})
+                Search(**{"beam": 1000} | {name: value})
     with pytest.raises(ValueError, match=r"nbest \(4\) cannot exceed beam \(3\)"):
         Search(beam=3, nbest=4)
     assert Search.model_validate({"beam": 3, "nbest": 3}).nbest == 3
