@@ -8,7 +8,7 @@ SLOWEST := tests/test_pipeline.py tests/test_recipes.py
 TESTS := $(SLOWEST) $(filter-out $(SLOWEST),$(sort $(wildcard tests/test_*.py tests/torture/test_*.py)))
 TRIALS ?= 100
 
-.PHONY: repro test test-all torture coverage lint ui clean
+.PHONY: repro test test-all torture coverage lint audit ui clean
 
 repro: $(READY)  ## the whole pipeline, of params.yaml or of recipes/$(RECIPE).yaml
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/repro.py $(RECIPE)
@@ -36,6 +36,11 @@ lint: $(READY)-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit:  ## known vulnerabilities of all that the lock files name; asks PyPI
+	@$(PYTHON) -m venv work/audit
+	@work/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@work/audit/bin/pip-audit --no-deps --disable-pip $(patsubst %,-r %,$(wildcard requirements*.lock))
 
 ui: $(READY)  ## MLflow on http://127.0.0.1:5000
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/ui.py
