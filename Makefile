@@ -52,6 +52,8 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rnnmt needs Python >= 3.11")'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements.lock
+	@# The lock is of the CPU build: PyPI's build for Linux needs libraries of CUDA besides.
+	@$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep ^torch== requirements.lock)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pyrealb
 import pytest
 
+from rnnmt.corpora import bundled
 from rnnmt.corpora import bundled_lexicon as lexicon
 from rnnmt.corpora.bundled import (
     CONJUNCTIONS,
@@ -341,3 +342,26 @@ def test_the_object_decides_the_sense_of_a_verb() -> None:
 def test_no_noun_has_two_translations() -> None:
     names = [noun.en for noun in lexicon.NOUNS]
     assert len(names) == len(set(names))
+
+
+def test_what_pyrealb_complains_about_does_not_enter_the_corpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, refused = 0, set[str]()
+
+    def complains(meaning: bundled.Meaning) -> bundled.Realised:
+        nonlocal asked
+        asked += 1
+        realised = real(meaning)
+        if asked % 3 == 0:
+            refused.add(realised.text)
+            raise bundled.RealisationError(f"{realised.text!r}: a complaint")
+        return realised
+
+    real = bundled.realise_french
+    monkeypatch.setattr(bundled, "realise_french", complains)
+    splits = generate(1, {"train": 20, "valid": 5, "test": 5, "test_long": 2})
+    texts = [sentence.french.text for split in splits.values() for sentence in split]
+    assert asked > len(texts) == 32
+    assert refused
+    assert not refused & set(texts)

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import random
 import re
@@ -654,9 +655,6 @@ def test_the_stage_is_cheap_to_import() -> None:
 
 
 def test_bundled(tmp_path: Path) -> None:
-    bundled = pytest.importorskip("rnnmt.corpora.bundled")
-    if not hasattr(bundled, "generate"):
-        pytest.skip("the generator is not there")
     sizes = {"train": 60, "valid": 10, "test": 10, "test_long": 5}
     result = run(tmp_path, {"name": "mine", "source": "bundled", "seed": 1, "sizes": sizes})
     assert result.returncode == 0, result.stderr
@@ -1232,3 +1230,43 @@ def test_opus_ids_that_do_not_work(tmp_path: Path) -> None:
     assert "OPUS-tatoeba-v20230412-eng-fra" in error
     assert "mtdata list -l fra-eng" in error
     assert "deu-eng" in fails(tmp_path, opus("OPUS-tatoeba-v20230412-deu-eng"))
+
+
+def test_opus_of_translation_memories_and_xz(server: Server, tmp_path: Path) -> None:
+    memory, table = "Tilde-ecb-2017-eng-fra", "Statmt-ccaligned-1-eng-fra"
+    units = "".join(
+        f"""<tu><tuv xml:lang="EN-GB"><prop>no text</prop><seg>the <b>bank</b>
+        &amp; {n}</seg></tuv><tuv xml:lang="de"><seg>die Bank</seg></tuv>
+        <tuv lang="fr"><seg>la banque &amp; {n}</seg></tuv></tu>"""
+        for n in range(20)
+    )
+    alone = '<tu><tuv xml:lang="en"><seg>alone</seg></tuv></tu>'
+    tmx = f'<?xml version="1.0"?><tmx version="1.4"><body>{alone}{units}</body></tmx>'
+    rows = "".join(f"page {n}\tla page {n}\n" for n in range(10))
+    bodies = {
+        f"/opus/{memory}.zip": zipped({"ecb2017.UNIQUE.en-fr.tmx": tmx}),
+        f"/opus/{table}.tsv.xz": lzma.compress(rows.encode()),
+    }
+    server.answers = [lambda handler: serve(bodies[handler.path])(handler)]
+
+    result = run(tmp_path, opus(memory, table), server.url)
+    assert result.returncode == 0, result.stderr
+    assert manifest(tmp_path)["splits"] == {"train": 23, "valid": 3, "test": 4}
+    sides = (read(tmp_path, "train", side) for side in ("source", "target"))
+    banks = {(f"la banque & {n}", f"the bank & {n}") for n in range(20)}
+    pages = {(f"la page {n}", f"page {n}") for n in range(10)}
+    assert set(zip(*sides, strict=True)) < banks | pages
+
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
+    bomb = f'<!DOCTYPE tmx [<!ENTITY e0 "ha">{entities}]><tmx><body>&e11;</body></tmx>'
+    for name, text in ("half", tmx[:-40]), ("bomb", bomb):
+        server.answers = [serve(zipped({"ecb2017.UNIQUE.en-fr.tmx": text}))]
+        (tmp_path / name).mkdir()
+        error = fails(tmp_path / name, opus(memory), server.url)
+        assert f"{memory}.zip (*.tmx): no TMX: " in error
+
+
+def test_a_corpus_of_another_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    error = fails(tmp_path, opus("Statmt-newstest_fren-2014-fra-eng"))
+    assert "comes as tgz with sgm" in error
+    assert "mtdata get" in error

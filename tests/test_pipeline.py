@@ -314,6 +314,19 @@ def test_translate_says_what_is_wrong(clone: Clone, tmp_path: Path) -> None:
     assert "standard input:2: not UTF-8" in fails("--model", model, text=b"a\n\xff\n")
 
 
+def test_lines_before_a_damaged_one_are_translated(clone: Clone) -> None:
+    def translate(text: bytes) -> subprocess.CompletedProcess[bytes]:
+        command = ("rnnmt", "translate", "--model", "models/small/gru-1")
+        return subprocess.run(
+            command, env=clone.environment, cwd=clone.folder, input=text, capture_output=True
+        )
+
+    text = b"\n\nthe cat\n"
+    damaged = translate(text + b"\xff\nno more\n")
+    assert damaged.stdout == translate(text).stdout
+    assert b"standard input:4" in damaged.stderr
+
+
 def test_a_training_that_fails_says_so_and_keeps_its_best_model(
     clone: Clone, tmp_path: Path
 ) -> None:

@@ -821,8 +821,11 @@ def test_a_translator_takes_no_sentences_too(tokenizer: Tokenizer) -> None:
     assert search.beam([], 3, 2, 0.0) == []
 
 
-def test_nothing_is_written_to_disk_or_learned(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_nothing_is_written_to_disk_or_learned(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Searching leaves the model as it was: twice the same, and no gradients."""
+    monkeypatch.chdir(tmp_path)
     search = translator(tokenizer, "lstm", "additive")
     first, second = (search.beam(TEXT, 3, 2, 1.0) for _ in range(2))
     assert [[t.text for t in ts] for ts in first] == [[t.text for t in ts] for ts in second]

@@ -26,6 +26,7 @@ def test_a_stage_depends_on_just_the_code_it_imports(stage: str) -> None:
     code = {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
     templates = {str(f.relative_to(ROOT)) for f in (ROOT / "src/rnnmt/insight").rglob("*.j2")}
     assert code == closure(f"rnnmt.stages.{stage}") | (templates if stage == "report" else set())
+    assert "requirements.lock" in STAGES[stage]["deps"]
 
 
 def test_every_stage_is_a_module_and_every_module_a_stage() -> None:

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -88,7 +87,7 @@ def _translate_options(add: Callable[..., Any]) -> None:
     add("--nbest", type=_positive, default=1, help="translations of each sentence (default: 1)")
     add("--length-penalty", type=_penalty, default=1.0, help="as in params.yaml (default: 1.0)")
     add("--max-length-ratio", type=_ratio, default=3.0, help="as in params.yaml (default: 3.0)")
-    add("--batch", type=_positive, default=64, help="sentences read and searched together")
+    add("--batch", type=_positive, default=64, help="lines searched together; of a live pipe 1")
     add("--threads", type=_positive, help="processor threads (default: all)")
     add("--scores", action="store_true", help="put score and log-probability before, with tabs")
     add("--alignments", action="store_true", help="put source-target pairs of pieces behind")
@@ -264,9 +263,9 @@ def _translate(arguments: argparse.Namespace) -> None:
 
     first, *others = map(load_model, arguments.model)
     translator = Translator(first, arguments.max_length_ratio, others)
-    lines = _sentences(sys.stdin.buffer)
+    size = 1 if sys.stdin.isatty() else arguments.batch
     try:
-        while batch := list(islice(lines, 1 if sys.stdin.isatty() else arguments.batch)):
+        for batch in _batches(sys.stdin.buffer, size):
             for printed in _translations(translator, batch, arguments):
                 sys.stdout.buffer.write(f"{printed}\n".encode())
             sys.stdout.buffer.flush()
@@ -275,14 +274,23 @@ def _translate(arguments: argparse.Namespace) -> None:
         sys.stdout = None
 
 
-def _sentences(stream: BinaryIO) -> Iterator[str]:
+def _batches(stream: BinaryIO, size: int) -> Iterator[list[str]]:
+    """Up to `size` lines at a time. One that is not UTF-8 raises UserError, after those before."""
     from rnnmt.corpora.clean import normalise
 
+    batch = []
     for number, line in enumerate(stream, 1):
         try:
-            yield normalise(line.decode("utf-8"))
+            batch.append(normalise(line.decode("utf-8")))
         except UnicodeDecodeError as error:
+            if batch:
+                yield batch
             raise UserError(f"standard input:{number}: not UTF-8: {error.reason}") from None
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _translations(

@@ -1811,11 +1811,14 @@ def _draw(
             continue
         if not _is_consistent(meaning):
             continue
-        english = realise_english(meaning)
-        source = english.text
-        if source in found or not shortest <= len(source.split()) <= longest:
+        try:
+            english = realise_english(meaning)
+            source = english.text
+            if source in found or not shortest <= len(source.split()) <= longest:
+                continue
+            found[source] = Sentence(english, realise_french(meaning), phenomena(meaning))
+        except RealisationError:  # what pyRealB complains about does not enter the corpus
             continue
-        found[source] = Sentence(english, realise_french(meaning), phenomena(meaning))
         failures = 0
     sentences = list(found.values())
     # Rare sentences come late in the draw: without a shuffle the splits would differ.

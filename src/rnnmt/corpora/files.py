@@ -1,4 +1,4 @@
-"""Aligned text as it comes: plain, gzip or a member of an archive, one sentence on a line."""
+"""Aligned text as it comes: plain, packed or in an archive; in lines, columns or TMX."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import gzip
 import hashlib
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any, cast
+from xml.etree import ElementTree
 
 from rnnmt.corpora import settings
 from rnnmt.corpora.split import Pair, Row, split
@@ -27,10 +29,9 @@ LONGEST_LINE = 1_000_000  # bytes; more is not a sentence
 # Text seldom packs to a tenth: what inflates to 50 times its size and this many bytes is a trap.
 INFLATED = 100_000_000
 
-_GZIP = b"\x1f\x8b"
-_PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {
-    _GZIP: gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open,
-}  # fmt: skip
+# Their first bytes; those of gzip and xz begin no UTF-8 text.
+_PLAIN: dict[bytes, Callable[[IO[bytes]], Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
+_TAR: dict[bytes, Callable[[IO[bytes]], Any]] = {**_PLAIN, b"BZh": bz2.open}
 
 # What other programs take for the end of a line; inside a sentence each becomes a space.
 _SEPARATORS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
@@ -116,7 +117,7 @@ class _Limited(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Text:
-    """A plain or gzip file, or one member of a zip or tar archive (by name or pattern)."""
+    """A plain, gzip or xz file, or one member of a zip or tar archive (by name or pattern)."""
 
     path: Path
     member: str | None = None
@@ -130,14 +131,20 @@ class Text:
         Lines end with \n or \r\n only, and a byte order mark is left out. Raises UserError
         where the file is missing, broken, not UTF-8, or inflates beyond measure.
         """
+        with self.opened() as stream:
+            number = 0
+            while line := stream.readline(LONGEST_LINE + 1):
+                number += 1
+                yield self._decode(line, number)
+
+    @contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """Its bytes. Raises UserError, also while they are read, as `lines` does."""
         try:
             if self.path.exists() and not self.path.is_file():
                 raise UserError(f"{self}: not a file that can be read twice")
             with self._open() as stream:
-                number = 0
-                while line := stream.readline(LONGEST_LINE + 1):
-                    number += 1
-                    yield self._decode(line, number)
+                yield stream
         except _TooMuchError:
             raise UserError(
                 f"{self}: inflates to more than 50 times its size; this is no text"
@@ -184,13 +191,13 @@ class Text:
                 yield self._limited(stream)
         elif self.member:
             with (
-                self._unpacked(_PACKED) as plain,
+                self._unpacked(_TAR) as plain,
                 tarfile.open(fileobj=plain, mode="r|", bufsize=1 << 20) as archive,
                 self._find_in_tar(archive) as stream,
             ):
                 yield stream
         else:
-            with self._unpacked({_GZIP: gzip.open}) as stream:
+            with self._unpacked(_PLAIN) as stream:
                 yield stream
 
     @contextmanager
@@ -261,6 +268,46 @@ def columns(text: Text, source: int, target: int) -> Iterator[Pair]:
                 "mend the line: a tab within a sentence shifts what comes after it"
             )
         yield cells[source - 1], cells[target - 1]
+
+
+def translation_units(
+    text: Text, source: Collection[str], target: Collection[str]
+) -> Iterator[Pair]:
+    """The pairs of a translation memory (TMX 1.4b); units that lack one side are none.
+
+    `source` and `target` are what the languages may be called there, regions left out. Raises
+    UserError where it is no XML.
+    """
+    try:
+        with text.opened() as stream:
+            body: ElementTree.Element | None = None
+            for event, element in ElementTree.iterparse(stream, ("start", "end")):
+                if element.tag == "body":
+                    body = element
+                if event == "start" or element.tag != "tu":
+                    continue
+                segments = _segments(element)
+                one, other = (
+                    next((segments[code] for code in codes if code in segments), "")
+                    for codes in (source, target)
+                )
+                if one and other:
+                    yield one, other
+                if body is not None:
+                    body.clear()  # or else the whole file stays in memory
+    except ElementTree.ParseError as error:
+        raise UserError(f"{text}: no TMX: {error}") from None
+
+
+def _segments(unit: ElementTree.Element) -> dict[str, str]:
+    """The text of each language, named by its first subtag, as in en of en-GB."""
+    segments: dict[str, str] = {}
+    for variant in unit.iter("tuv"):
+        tag = variant.get("{http://www.w3.org/XML/1998/namespace}lang") or variant.get("lang") or ""
+        text = "".join(piece for segment in variant.iter("seg") for piece in segment.itertext())
+        code = re.split("[-_]", tag)[0].lower()
+        segments.setdefault(code, " ".join(text.split()))
+    return segments
 
 
 def in_splits(splits: Mapping[str, tuple[Text, Text]]) -> Iterator[Row]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 import json
 import os
 import pickle
+import string
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,15 @@ from typing import Any
 from unittest import mock
 
 from rnnmt.corpora.fetch import Remote, fetch
-from rnnmt.corpora.files import BROKEN, Corpus, Text, aligned, columns, digest
+from rnnmt.corpora.files import (
+    BROKEN,
+    Corpus,
+    Text,
+    aligned,
+    columns,
+    digest,
+    translation_units,
+)
 from rnnmt.corpora.settings import Opus
 from rnnmt.corpora.split import Pair, split
 from rnnmt.errors import UserError
@@ -41,8 +51,9 @@ class Entry:
     url: str
     ext: str  # of the file: zip, tar.gz, tsv, ...
     members: list[str]  # names or patterns in the archive: source and target, or one of columns
-    kind: str  # txt or tsv
+    kind: str  # txt, tsv or tmx
     columns: list[int]  # from 1
+    codes: list[list[str]]  # of a tmx: what source and target language may be called in it
     citation: str
 
     def pairs(self, path: Path) -> Iterator[Pair]:
@@ -50,8 +61,10 @@ class Entry:
         if self.kind == "txt":
             source, target = self.members
             return aligned(Text(path, source), Text(path, target))
-        member = self.members[0] if self.members else None
-        return columns(Text(path, member), *self.columns)
+        text = Text(path, self.members[0] if self.members else None)
+        if self.kind == "tmx":
+            return translation_units(text, *self.codes)
+        return columns(text, *self.columns)
 
 
 def corpus(chosen: Opus) -> Corpus:
@@ -171,9 +184,10 @@ def _entry(index: Any, name: str, source: Any, target: Any) -> Entry:
             f"and target_language are {source} and {target}"
         )
     members = list(entry.in_paths or [])
-    kind = entry.in_ext if entry.ext in _ARCHIVES else entry.ext.removesuffix(".gz")
+    packed = entry.ext.removesuffix(".gz").removesuffix(".xz")
+    kind = entry.in_ext if entry.ext in _ARCHIVES else packed
     if not isinstance(entry.url, str) or (kind, len(members)) not in {
-        ("txt", 2), ("tsv", 1), ("tsv", 0),
+        ("txt", 2), ("tsv", 1), ("tsv", 0), ("tmx", 1), ("tmx", 0),
     }:  # fmt: skip
         raise UserError(
             f"corpus.ids: '{name}' comes as {entry.ext} with {entry.in_ext or entry.ext}, which "
@@ -184,7 +198,19 @@ def _entry(index: Any, name: str, source: Any, target: Any) -> Entry:
         members.reverse()
         places.reverse()
     cited = [index.ref_db.get_bibtex(key).strip() for key in entry.cite or ()]
-    return Entry(str(entry.did), entry.url, entry.ext, members, kind, places, "\n".join(cited))
+    codes = [_codes(language) for language in (source, target)]
+    return Entry(
+        str(entry.did), entry.url, entry.ext, members, kind, places, codes, "\n".join(cited)
+    )
+
+
+def _codes(language: Any) -> list[str]:
+    """Its codes of three and of two letters."""
+    from mtdata.iso.bcp47 import bcp47
+
+    two_letters = ("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2))
+    parsed = ((code, bcp47.try_parse(code)) for code in two_letters)
+    return [language.lang, *(code for code, tag in parsed if tag and tag.lang == language.lang)]
 
 
 def _unknown(index: Any, name: str, source: Any, target: Any) -> str:

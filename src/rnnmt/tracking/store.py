@@ -33,6 +33,12 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
 
 
+def sync_command() -> str:
+    """What adds to MLflow what is missing of the experiment at hand, to be typed in the root."""
+    recipe = os.environ.get("RNNMT_PARAMS")
+    return f"RNNMT_PARAMS={recipe} rnnmt sync" if recipe else "rnnmt sync"
+
+
 def reason(error: Exception) -> str:
     """What went wrong at the bottom of it, in the first 200 characters of one line."""
     inner: BaseException = error

@@ -54,8 +54,8 @@ def sync_or_warn() -> None:
     if error:
         reason = error.splitlines()[-1].removeprefix("rnnmt: error: ")
         print(
-            "rnnmt: warning: the runs in MLflow are not complete; `rnnmt sync` will add what is "
-            f"missing ({reason})",
+            "rnnmt: warning: the runs in MLflow are not complete; "
+            f"`{store.sync_command()}` will add what is missing ({reason})",
             file=sys.stderr,
         )
 

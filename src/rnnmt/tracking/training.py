@@ -135,7 +135,7 @@ class TrainingLogger(Logger):
         if not self._warned:
             print(
                 f"rnnmt: warning: cannot log to MLflow at {shown(self._uri)}; training goes "
-                f"on, `rnnmt sync` will add what is missing ({store.reason(error)})",
+                f"on, `{store.sync_command()}` will add what is missing ({store.reason(error)})",
                 file=sys.stderr,
                 flush=True,
             )
