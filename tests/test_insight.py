@@ -283,16 +283,22 @@ def test_nothing_forced_is_greedy_search_and_what_is_forced_stays() -> None:
 @pytest.mark.parametrize(
     ("greedy", "forced", "wanted"),
     [
-        ([5, 6, 7], [5, 6, 7], "right"),
-        ([5, 9, 7], [5, 6, 7], "one word"),
-        ([5, 9, 9, 7], [5, 6, 7], "one word"),  # a longer wrong word
-        ([5, 9, 8], [5, 6, 7], "ruined"),
-        ([5, 9, 8], [5, 6, 8], "lost"),
-        ([5, 6], [5, 6, 7], "one word"),  # only the last one is missing
+        ("un chat noir", "un chat noir", "right"),
+        ("un chien noir", "un chat noir", "one word"),
+        ("un chatonnet noir", "un chat noir", "one word"),  # of several pieces
+        ("un noir", "un chat noir", "one word"),  # missing
+        ("un chat", "un chat noir", "one word"),
+        ("un gros chat noir", "un chat noir", "one word"),  # too many
+        ("un chat noir noir", "un chat noir", "one word"),
+        ("un chat noir et un chat noir", "un chat noir", "ruined"),  # right at both ends
+        ("un gros chien noir", "un chat noir", "ruined"),
+        ("un chien blanc", "un chat noir", "ruined"),
+        ("un chien blanc", "un chat blanc", "lost"),
+        ("", "un chat noir", "ruined"),
     ],
 )
-def test_what_the_first_wrong_piece_did(greedy: list[int], forced: list[int], wanted: str) -> None:
-    assert searching.outcome(greedy, [5, 6, 7], forced) == wanted
+def test_what_the_first_wrong_piece_did(greedy: str, forced: str, wanted: str) -> None:
+    assert searching.outcome(greedy, "un chat noir", forced) == wanted
 
 
 # --- slices ---------------------------------------------------------------------------------

@@ -686,9 +686,9 @@ PICTURES: dict[str, tuple[str, str, Callable[[Evidence], Figure | None]]] = {
     ),
     "first-error.svg": (
         "After the first wrong word",
-        """What became of greedy translations. One word: all the rest is right. Ruined: the rest is
-        wrong too, but all is right once the first wrong piece is replaced by forced decoding.
-        Lost: wrong even then.""",
+        """What became of greedy translations. One word: they are right but for one word, which is
+        another, missing or too many. Ruined: more is wrong, but all is right once the first wrong
+        piece is replaced by forced decoding. Lost: wrong even then.""",
         _first_error,
     ),
     "attention-gain.svg": (
