@@ -679,9 +679,10 @@ PICTURES: dict[str, tuple[str, str, Callable[[Evidence], Figure | None]]] = {
     ),
     "search.svg": (
         "Wider beams",
-        """What more hypotheses bring. Log-probability can only be expected to rise; BLEU need not
-        follow. A search error is a translation that scores less than another that some
-        beam has found.""",
+        """What more hypotheses bring. Only the score that search looks for, log-probability over
+        a power of the length, can be expected to rise; log-probability itself and BLEU need not
+        follow. A search error is a translation that scores less than another that some beam has
+        found.""",
         _search,
     ),
     "first-error.svg": (
@@ -706,9 +707,10 @@ PICTURES: dict[str, tuple[str, str, Callable[[Evidence], Figure | None]]] = {
     ),
     "alignment.svg": (
         "Attention as an alignment",
-        """Left: how often the source word that a target word attends to most is not its
-        counterpart, lower is better, with intervals; the dashed line is a plain diagonal. Right:
-        for how many target words two variants look at the same source word.""",
+        """Left: the alignment error rate of the links from each target word to the source word that
+        it attends to most, lower is better, with intervals: it counts links that are wrong as well
+        as links that are missed. The dashed line is a plain diagonal. Right: for how many target
+        words two variants look at the same source word.""",
         _alignment,
     ),
 }  # fmt: skip
