@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnmt.insight.claims import FAR, LEFT, data_series
+from rnnmt.insight.claims import FAR, LEFT
 from rnnmt.insight.cost import costs
 from rnnmt.insight.evidence import Evidence
+from rnnmt.insight.pairs import data_series
 from rnnmt.insight.settings import OUTCOMES
 
 if TYPE_CHECKING:
