@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rnnmt.corpora.words import Links
-from rnnmt.insight import claims, cost, estimates, keeping, pairs
+from rnnmt.insight import claims, cost, estimates, keeping, page, pairs
 from rnnmt.insight.claims import CONTRADICTED, OPEN, STATEMENTS, SUPPORTED, Claim
 from rnnmt.insight.evidence import Evidence
 from rnnmt.scoring import metrics
@@ -155,7 +155,7 @@ def lags(rnn: int, gru: int, lstm: int, failed: float = 0.9) -> list[dict[str, A
     ]  # fmt: skip
 
 
-def tested(kind: str, better: int, worse: int, neither: int) -> Evidence:
+def significant(kind: str, better: int, worse: int, neither: int) -> Evidence:
     outcomes = [(1.0, 0.01)] * better + [(-1.0, 0.01)] * worse + [(1.0, 0.5)] * neither
     rows = [
         {"variant": "gru-dot", "baseline": "gru", "split": "test", "difference": d, "p_holm": p}
@@ -224,14 +224,14 @@ CASES: list[tuple[str, str, Evidence]] = [
     ("one-wrong-word", OPEN, made({"gru": first_error(1, 9)})),
     ("one-wrong-word", OPEN, made({"gru": first_error(0, 0)})),
     ("one-wrong-word", CONTRADICTED, made({"gru": first_error(1, 99)})),
-    ("beam-helps", SUPPORTED, tested("beam", 8, 1, 1)),
-    ("beam-helps", OPEN, tested("beam", 8, 2, 0)),
-    ("beam-helps", OPEN, tested("beam", 1, 0, 9)),
-    ("beam-helps", CONTRADICTED, tested("beam", 1, 6, 3)),
-    ("attention-helps", SUPPORTED, tested("attention", 3, 0, 0)),
-    ("attention-helps", OPEN, tested("attention", 0, 0, 3)),
-    ("attention-helps", OPEN, tested("attention", 0, 2, 1)),
-    ("attention-helps", CONTRADICTED, tested("attention", 0, 3, 0)),
+    ("beam-helps", SUPPORTED, significant("beam", 8, 1, 1)),
+    ("beam-helps", OPEN, significant("beam", 8, 2, 0)),
+    ("beam-helps", OPEN, significant("beam", 1, 0, 9)),
+    ("beam-helps", CONTRADICTED, significant("beam", 1, 6, 3)),
+    ("attention-helps", SUPPORTED, significant("attention", 3, 0, 0)),
+    ("attention-helps", OPEN, significant("attention", 0, 0, 3)),
+    ("attention-helps", OPEN, significant("attention", 0, 2, 1)),
+    ("attention-helps", CONTRADICTED, significant("attention", 0, 3, 0)),
     ("more-with-order", SUPPORTED, twins(ALL, EVEN)),
     ("more-with-order", OPEN, twins(EVEN, EVEN)),
     ("more-with-order", CONTRADICTED, twins(ALL, ODD)),
@@ -383,6 +383,12 @@ def test_the_tables_have_what_the_claims_cite() -> None:
     both = {"gru-dot": aer(5, 9), "lstm-dot": aer(5, 9)}
     [row] = report.agreements(made(both))
     assert row == {"run": "gru-dot-1", "other": "lstm-dot-1", "split": "test", "same": 100}
+
+
+def test_the_page_says_how_much_of_the_data_was_read() -> None:
+    assert page.read(made({"gru@50": {}, "lstm@50": {}})) == "the same sentences"
+    parts = page.read(made({"gru@5": {}, "lstm@50": {}, "lstm": {}}))
+    assert parts == "the first 5 to 100 % of the same sentences"
 
 
 @pytest.mark.parametrize(("variants", "confidence"), [(2, 0.95), (8, 0.95), (11, 0.95), (8, 0.99)])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -297,6 +298,16 @@ def test_nothing_forced_is_greedy_search_and_what_is_forced_stays() -> None:
 )
 def test_what_the_first_wrong_piece_did(greedy: str, forced: str, wanted: str) -> None:
     assert searching.outcome(greedy, "un chat noir", forced) == wanted
+
+
+def test_outcomes_are_judged_by_words_and_not_by_pieces() -> None:
+    model, source = a_model(), [[4, 5, 6], [9, 10, 11, 4, 5]]
+    spell = lambda rows: [" ".join(f"w{i // 2}" for i in row) for row in rows]  # noqa: E731
+    trained: Any = SimpleNamespace(model=model, target=SimpleNamespace(decode=spell))
+    greedy = searching.continued(model, source, [[], []], 2.0)
+    assert searching.outcomes(trained, source, greedy, 2.0) == ["right", "right"]
+    other = [[*row[:-1], (row[-1] + 2) % 12] for row in greedy]
+    assert searching.outcomes(trained, source, other, 2.0) == ["one word", "one word"]
 
 
 # --- slices ---------------------------------------------------------------------------------
