@@ -41,6 +41,7 @@ FAR = 20  # steps back
 LEFT = 0.1  # of a gradient, below which it counts as lost
 FAILED = 0.5  # of the error without memory, above which a lag is clearly too long
 FASTER = 0.05  # by which times must differ
+EPOCHS = 3  # of fewer, an interval says nothing
 POINT = 1.0  # BLEU, by which "about as good" may be worse
 RUINED = 0.1  # of the sentences with a wrong word: more than a curiosity
 ALIGNED = 25.0  # percent, the alignment error rate of what may be called an alignment
@@ -319,8 +320,8 @@ def gru_is_faster(evidence: Evidence) -> Finding | None:
     ratios = {pair: _time_ratio(evidence, pair) for pair in pairs}
     return Finding(
         verdict(
-            [r.below(1 - FASTER) for r in ratios.values()],
-            [r.above(1 + FASTER) for r in ratios.values()],
+            [r.below(1 - FASTER) and _timed(evidence, pair) for pair, r in ratios.items()],
+            [r.above(1 + FASTER) and _timed(evidence, pair) for pair, r in ratios.items()],
         ),
         [
             f"{_pace(evidence, gru)}; {_pace(evidence, lstm)}: ratio of times {found.shown()}."
@@ -338,6 +339,10 @@ def gru_is_faster(evidence: Evidence) -> Finding | None:
 def _time_ratio(evidence: Evidence, pair: Pair) -> Estimate:
     gru, lstm = (_epoch_seconds(evidence, variant) for variant in pair)
     return estimates.ratio(gru, lstm, evidence.scoring)
+
+
+def _timed(evidence: Evidence, pair: Pair) -> bool:
+    return all(len(_epoch_seconds(evidence, variant)) >= EPOCHS for variant in pair)
 
 
 def _epoch_seconds(evidence: Evidence, variant: str) -> list[float]:
@@ -655,8 +660,8 @@ STATEMENTS = (
         "Of each gru and lstm that differ in the cell and, where each has its own, in the learning "
         "rate, the times of their epochs are compared (ratio of geometric means, interval over "
         f"epochs). Supported when in every pair the gru takes less by more than {100 * FASTER:g} % "
-        f"(interval too); not supported when in every one it takes more by that much (interval "
-        "too).",
+        "(interval too); not supported when in every one it takes more by that much (interval "
+        f"too). Fewer than {EPOCHS} epochs decide nothing.",
         "cost.svg",
         gru_is_faster,
     ),

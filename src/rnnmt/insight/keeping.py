@@ -48,7 +48,7 @@ def _row(evidence: Evidence, run: str) -> dict[str, Any]:
         "mean_fresh": gates["keeps_fresh"],
         "closed": gates["closed"],
         "within_cell_sd": gates["within_cell_sd"],
-        "half_life_median": statistics.median(gates["half_life_words"]),
+        "half_life_median": round(statistics.median(gates["half_life_words"]), 4),
         "half_life_slowest": gates["half_life_words"][-1],
         **_named("spearman", obedience(evidence, run)),
     }
