@@ -1,7 +1,8 @@
 """What lecture notes say of recurrent translation, and what these data say to it.
 
-Each claim is a function that states its rule, measures, and judges by the rule alone. A rule
-speaks of all runs, so that no run is chosen by its result.
+Each statement has a rule, which is the same for every corpus, and a function that measures and
+judges by the rule alone. A rule speaks of all runs, so that no run is chosen by its result, and
+wants evidence for either answer: what is not shown is not thereby refuted.
 """
 
 from __future__ import annotations
@@ -13,10 +14,21 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rnnmt.insight import cost, estimates, keeping
 from rnnmt.insight.alignment import kendall_tau
+from rnnmt.insight.estimates import Estimate, Floats, bootstrap
 from rnnmt.insight.evidence import Evidence
+from rnnmt.insight.pairs import (
+    ALIKE,
+    DataPoint,
+    Pair,
+    attention_twins,
+    cell_pairs,
+    data_series,
+    equal_parameters,
+    parameters,
+)
 from rnnmt.insight.settings import OUTCOMES
 from rnnmt.insight.slices import lengths
 from rnnmt.scoring import metrics
@@ -27,21 +39,15 @@ SUPPORTED, CONTRADICTED, OPEN = "supported", "not supported", "not decided by th
 
 FAR = 20  # steps back
 LEFT = 0.1  # of a gradient, below which it counts as lost
+FAILED = 0.5  # of the error without memory, above which a lag is clearly too long
+FASTER = 0.05  # by which times must differ
+EPOCHS = 3  # of fewer, an interval says nothing
 POINT = 1.0  # BLEU, by which "about as good" may be worse
 RUINED = 0.1  # of the sentences with a wrong word: more than a curiosity
 ALIGNED = 25.0  # percent, the alignment error rate of what may be called an alignment
 STEADY, CHOOSY = 0.05, 0.1  # standard deviation of a gate within a cell
 
-Floats = NDArray[np.float64]
-Settings = dict[str, Any]
-
-
-class DataPoint(NamedTuple):
-    """A gru and an lstm variant that were trained on the same part of the training data."""
-
-    fraction: float
-    gru: str
-    lstm: str
+Found = dict[Pair, Estimate]
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,42 @@ class Claim:
     rule: str
     verdict: str
     measured: list[str]  # sentences, numbers with their uncertainty
-    picture: str  # a file of figures/
+    picture: str  # a file of figures/; empty where nothing was measured
     files: list[str]  # where the numbers stand, below reports/NAME
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+class Finding(NamedTuple):
+    """The part of a claim that depends on the data."""
+
+    verdict: str
+    measured: list[str]
+    files: list[str]
+    numbers: dict[str, Any]
+
+
+class Statement(NamedTuple):
+    """The part of a claim that does not, and the function that judges."""
+
+    name: str
+    says: str
+    rule: str
+    picture: str
+    measure: Callable[[Evidence], Finding | None]  # None where there is no run for it
+
+
 def judge(evidence: Evidence) -> list[Claim]:
-    """All claims that the experiment has the runs for, in the order of the notes."""
-    made = [claim(evidence) for claim in CLAIMS]
-    return [claim for claim in made if claim is not None]
+    """All claims, in the order of the notes."""
+    return [judged(statement, evidence) for statement in STATEMENTS]
+
+
+def judged(statement: Statement, evidence: Evidence) -> Claim:
+    """One statement as a claim."""
+    found = statement.measure(evidence)
+    name, says, rule, picture, _ = statement
+    if found is None:
+        return Claim(name, says, rule, OPEN, ["There are no runs for it here."], "", [])
+    return Claim(name, says, rule, found.verdict, found.measured, picture, *found[2:])
 
 
 def verdict(supported: Sequence[bool], contradicted: Sequence[bool]) -> str:
@@ -71,61 +104,133 @@ def verdict(supported: Sequence[bool], contradicted: Sequence[bool]) -> str:
     return CONTRADICTED if contradicted and all(contradicted) else OPEN
 
 
-def weak_signal(evidence: Evidence) -> Claim | None:
+# --- memory ---------------------------------------------------------------------------------
+
+
+def weak_signal(evidence: Evidence) -> Finding | None:
     runs = evidence.of("rnn")
     if not runs:
         return None
-    flows = {run: evidence.analyses[run]["flow"]["trained"] for run in runs}
-    at = FAR - 1
-    radii = {run: flow["radius"] for run, flow in flows.items()}
-    return Claim(
-        "weak-signal",
-        "The transition matrix of a standard RNN weakens the signal step by step.",
-        f"Supported when in every trained rnn less than {LEFT:g} of a gradient's length is left "
-        f"{FAR} steps back, in each of the texts looked at, and the spectral radius of the mean "
-        "one-step Jacobian is below 1. Not supported when in every rnn more is left in each text, "
-        "or the radius is 1 or more.",
+    peers = {run: _gated_peers(evidence, run) for run in runs}
+    compared = [peer for some in peers.values() for peer in some]
+    others = [run for run in evidence.of(*keeping.GATED) if run not in compared]
+    return Finding(
         verdict(
-            [flow["high"][at] < LEFT and flow["radius"] < 1 for flow in flows.values()],
-            [flow["low"][at] >= LEFT or flow["radius"] >= 1 for flow in flows.values()],
+            [_weakens(evidence, run, peers[run]) for run in runs],
+            [_lasts(evidence, run, peers[run]) for run in runs],
         ),
-        [
-            f"{run}: {flow['norm'][at]:.2g} left after {FAR} steps ({flow['low'][at]:.2g} to "
-            f"{flow['high'][at]:.2g} over the texts); the spectral radius of U alone is "
-            f"{flow['recurrent_radius']:.2f}, with tanh's slopes {flow['radius']:.2f}."
-            for run, flow in flows.items()
+        [_signal(evidence, run, peers[run]) for run in runs]
+        + [f"No rnn has the attention of {_all_left(evidence, others)}."] * bool(others)
+        + [
+            "A radius of U of 1 or more does not refute the claim: it is that of the slowest "
+            "direction alone."
         ],
-        "gradient-flow.svg",
-        _analyses(runs),
-        {"left": {run: flow["norm"][at] for run, flow in flows.items()}, "radius": radii},
+        ["tables/gradient-flow.csv", "tables/radius.csv"],
+        {
+            "left": {run: _left(evidence, run).rounded() for run in runs},
+            "left_gated": {run: _left(evidence, run).rounded() for run in [*compared, *others]},
+            "radius": {run: _trained(evidence, run)["radius"] for run in runs},
+            "recurrent_radius": {run: _trained(evidence, run)["recurrent_radius"] for run in runs},
+        },
     )
 
 
-def poor_memory(evidence: Evidence) -> Claim | None:
+def _weakens(evidence: Evidence, run: str, peers: Sequence[str]) -> bool:
+    left = _left(evidence, run)
+    return (
+        left.below(LEFT)
+        and _trained(evidence, run)["recurrent_radius"] < 1
+        and bool(peers)
+        and all(left.below(_left(evidence, peer).low) for peer in peers)
+    )
+
+
+def _lasts(evidence: Evidence, run: str, peers: Sequence[str]) -> bool:
+    left = _left(evidence, run)
+    beats_all = bool(peers) and all(left.above(_left(evidence, peer).high) for peer in peers)
+    return left.low >= LEFT or beats_all
+
+
+def _signal(evidence: Evidence, run: str, peers: Sequence[str]) -> str:
+    flow = _trained(evidence, run)
+    beside = _all_left(evidence, peers) or "no gated run with its attention"
+    return (
+        f"{_all_left(evidence, [run])} left after {FAR} steps; beside it {beside}. The spectral "
+        f"radius of U alone is {flow['recurrent_radius']:.2f}, with tanh's slopes "
+        f"{flow['radius']:.2f}."
+    )
+
+
+def _all_left(evidence: Evidence, runs: Sequence[str]) -> str:
+    return ", ".join(f"{run} {_left(evidence, run).shown('.2g')}" for run in runs)
+
+
+def _trained(evidence: Evidence, run: str) -> dict[str, Any]:
+    found: dict[str, Any] = evidence.analyses[run]["flow"]["trained"]
+    return found
+
+
+def _left(evidence: Evidence, run: str) -> Estimate:
+    """What is left of a gradient `FAR` steps back; the ends are those over the texts."""
+    flow = _trained(evidence, run)
+    return Estimate(*(flow[key][FAR - 1] for key in ("norm", "low", "high")))
+
+
+def _gated_peers(evidence: Evidence, run: str) -> list[str]:
+    """The gated runs of the same attention and seed."""
+    attention, seed = evidence.attention(run), evidence.runs[run].seed
+    return [
+        peer
+        for peer in evidence.of(*keeping.GATED)
+        if evidence.attention(peer) == attention and evidence.runs[peer].seed == seed
+    ]
+
+
+def poor_memory(evidence: Evidence) -> Finding | None:
+    if not evidence.memory:
+        return None
     longest = longest_solved(evidence.memory)
-    shorter = {task: min(by["gru"], by["lstm"]) > by["rnn"] for task, by in longest.items()}
-    return Claim(
-        "poor-memory",
-        "Standard RNNs have poor memory.",
-        "Supported when the longest lag that the rnn solves is shorter than those of the gru and "
-        "of the lstm, at equal parameters, in both memory tasks; not supported when in both the "
-        "rnn solves one and it is not shorter.",
+    lags = ", ".join(map(str, sorted({one["lag"] for one in evidence.memory})))
+    tasks = [[one for one in evidence.memory if one["task"] == task] for task in longest]
+    return Finding(
         verdict(
-            list(shorter.values()),
-            [longest[task]["rnn"] > 0 and not s for task, s in shorter.items()],
+            [_rnn_falls_short(results) for results in tasks],
+            [_rnn_keeps_up(results) for results in tasks],
         ),
         [
             f"{task}: longest lag solved by "
             + ", ".join(f"{cell} {lag or 'none'}" for cell, lag in by.items())
-            + f", of {', '.join(map(str, sorted({r['lag'] for r in evidence.memory})))}."
+            + f", of {lags}."
             for task, by in longest.items()
         ]
         + [_solved(one) for one in evidence.memory]
         + ["One seed; the number of updates is limited: with more, longer lags may be solved."],
-        "memory-tasks.svg",
-        ["analysis/memory.json"],
+        ["tables/memory.csv"],
         {"longest": longest},
     )
+
+
+def _rnn_falls_short(results: Sequence[dict[str, Any]]) -> bool:
+    """In one task; see the rule."""
+    [longest], error = longest_solved(results).values(), _errors(results)
+    return all(
+        longest[cell] > longest["rnn"] and error["rnn", longest[cell]] > FAILED
+        for cell in keeping.GATED
+    )
+
+
+def _rnn_keeps_up(results: Sequence[dict[str, Any]]) -> bool:
+    """In one task; see the rule."""
+    [longest], error = longest_solved(results).values(), _errors(results)
+    mine = longest["rnn"]
+    beyond = [lag for _, lag in error if lag > mine]
+    return bool(mine and beyond) and all(
+        longest[cell] <= mine and error[cell, min(beyond)] > FAILED for cell in keeping.GATED
+    )
+
+
+def _errors(results: Sequence[dict[str, Any]]) -> dict[tuple[str, int], float]:
+    return {(one["cell"], one["lag"]): one["error"] for one in results}
 
 
 def _solved(one: dict[str, Any]) -> str:
@@ -134,382 +239,6 @@ def _solved(one: dict[str, Any]) -> str:
     if updates:
         return what + f"solved after {updates} updates."
     return what + f"not solved, error {one['error']:.2f} of one without memory."
-
-
-def remembers(evidence: Evidence) -> Claim | None:
-    runs = evidence.of("lstm")
-    if not runs:
-        return None
-    gates = {run: evidence.analyses[run]["gates"] for run in runs}
-    means = {run: _mean_interval(g["keeps_per_sentence"], evidence) for run, g in gates.items()}
-    return Claim(
-        "remembers-by-default",
-        "LSTMs remember by default ...",
-        "Supported when in every lstm the mean of the forget gate is above 0.5 (its interval "
-        "over sentences too): more is kept than dropped. Not supported when it is below in every "
-        "one.",
-        verdict([m[1] > 0.5 for m in means.values()], [m[2] < 0.5 for m in means.values()]),
-        [
-            f"{run}: mean forget gate {_with(means[run])} (untrained {g['keeps_fresh']:.2f}); "
-            f"half-life of the median cell {statistics.median(g['half_life_words']):.1f} words, of "
-            f"the slowest {g['half_life_words'][-1]:.0f}."
-            for run, g in gates.items()
-        ]
-        + ["The bias of the forget gate begins at 1: the default is also how it is set up."],
-        "gates.svg",
-        _analyses(runs),
-        {"mean": {run: means[run][0] for run in runs}},
-    )
-
-
-def forgets(evidence: Evidence) -> Claim | None:
-    runs = evidence.of("lstm")
-    if not runs:
-        return None
-    gates = {run: evidence.analyses[run]["gates"] for run in runs}
-    return Claim(
-        "forgets-by-choice",
-        "... and forget by choice.",
-        "Supported when in every lstm the forget gate of a cell moves with the words (standard "
-        f"deviation within a cell, mean over cells, of {CHOOSY:g} or more) and is below 0.5 at "
-        f"some. Not supported when it hardly moves (below {STEADY:g}) in every one.",
-        verdict(
-            [g["within_cell_sd"] >= CHOOSY and g["closed"] > 0 for g in gates.values()],
-            [g["within_cell_sd"] < STEADY for g in gates.values()],
-        ),
-        [
-            f"{run}: standard deviation {g['within_cell_sd']:.2f}; below 0.5 in "
-            f"{100 * g['closed']:.0f} % of cells and words."
-            for run, g in gates.items()
-        ],
-        "gates.svg",
-        _analyses(runs),
-        {"within_cell_sd": {run: g["within_cell_sd"] for run, g in gates.items()}},
-    )
-
-
-def control(evidence: Evidence) -> Claim | None:
-    runs = evidence.of("gru", "lstm")
-    if not runs:
-        return None
-    found = {
-        run: _rank_interval(evidence.analyses[run]["gates"]["cells"], evidence) for run in runs
-    }
-    return Claim(
-        "gates-control",
-        "Gates control how long things stay.",
-        "Each cell has a half-life by its gate, and a time for which its activity really stays "
-        "like itself (autocorrelation), which is measured without the gate. Supported when over "
-        "the cells of every gated run the two rank alike (Spearman correlation, interval above "
-        "0); not supported when in every one the interval is below 0.",
-        verdict([f[1] > 0 for f in found.values()], [f[2] < 0 for f in found.values()]),
-        [f"{run}: rank correlation {_with(found[run])}." for run in runs],
-        "half-life.svg",
-        _analyses(runs),
-        {"spearman": {run: found[run][0] for run in runs}},
-    )
-
-
-def gru_is_faster(evidence: Evidence) -> Claim | None:
-    pairs = cell_pairs(evidence)
-    if not pairs:
-        return None
-    seconds = {p: [_epoch_seconds(evidence, v) for v in p] for p in pairs}
-    return Claim(
-        "gru-faster",
-        "GRUs are faster than LSTMs.",
-        "Supported when an epoch of the gru takes less time than one of the lstm that differs "
-        "from it in the cell only, in every such pair; not supported when it takes more in every "
-        "one.",
-        verdict([a < b for a, b in seconds.values()], [a > b for a, b in seconds.values()]),
-        [
-            f"{gru}: {a:.1f} s an epoch, {lstm}: {b:.1f} s, at {_parameters(evidence, gru):,} and "
-            f"{_parameters(evidence, lstm):,} parameters."
-            for (gru, lstm), (a, b) in seconds.items()
-        ]
-        + [
-            "A time is of one machine, one kernel and what else ran there; the products of a gru's "
-            "cell are three quarters of those of an lstm's of the same width."
-        ],
-        "cost.svg",
-        ["comparison.json"],
-        {"epoch_seconds": {f"{a} {b}": s for (a, b), s in seconds.items()}},
-    )
-
-
-def gru_is_as_good(evidence: Evidence) -> Claim | None:
-    pairs = cell_pairs(evidence)
-    if not pairs:
-        return None
-    split, found = evidence.tests[0], {}
-    for gru, lstm in pairs:
-        rows = [_stats(evidence, variant, split) for variant in (gru, lstm)]
-        found[gru, lstm] = _bootstrap(
-            lambda weight, rows=rows: _bleu(rows[0], weight) - _bleu(rows[1], weight),  # type: ignore[misc]
-            rows[0].shape[1],
-            evidence.scoring,
-        )
-    return Claim(
-        "gru-as-good",
-        "GRUs are about as good as LSTMs ...",
-        f"Supported when in every pair the gru's BLEU on {split} is at most {POINT:g} point below "
-        "the lstm's (its interval too); not supported when it is more than that below in every "
-        "one.",
-        verdict([f[1] > -POINT for f in found.values()], [f[2] < -POINT for f in found.values()]),
-        [f"{gru} minus {lstm}: {_with(found[gru, lstm], '+.1f')} BLEU." for gru, lstm in pairs]
-        + ["The interval is over sentences, of the seeds that were trained."]
-        + ["There is one size of training data."] * (not data_series(evidence)),
-        "cost.svg",
-        [f"translations/RUN/{split}.beam.txt"],
-        {"difference": {f"{a} {b}": found[a, b][0] for a, b in pairs}},
-    )
-
-
-def gru_on_small_data(evidence: Evidence) -> Claim | None:
-    series = data_series(evidence)
-    if not series:
-        return None
-    split = evidence.tests[0]
-    sentences = len(evidence.wanted.splits[split])
-    rows = {v: _stats(evidence, v, split) for of in series for _, *pair in of for v in pair}
-
-    def ahead(pair: DataPoint, weight: Floats) -> float:
-        return _bleu(rows[pair.gru], weight) - _bleu(rows[pair.lstm], weight)
-
-    found = [
-        _bootstrap(
-            lambda weight, of=of: ahead(of[0], weight) - ahead(of[-1], weight),  # type: ignore[misc]
-            sentences,
-            evidence.scoring,
-        )
-        for of in series
-    ]
-    one = np.ones(sentences)
-    return Claim(
-        "gru-small-data",
-        "... above all on small data.",
-        "Of gru and lstm variants that differ in the cell, and maybe the learning rate, trained on "
-        f"parts of the training data: supported when the gru's BLEU on {split} minus the lstm's is "
-        "greater on the smallest part than on the largest (interval of the change above 0), in "
-        "every such series; not supported when it is less in every one (below 0).",
-        verdict([f[1] > 0 for f in found], [f[2] < 0 for f in found]),
-        [
-            f"{100 * pair.fraction:g} % of the data: {pair.gru} {_bleu(rows[pair.gru], one):.1f}, "
-            f"{pair.lstm} {_bleu(rows[pair.lstm], one):.1f}, {ahead(pair, one):+.1f} BLEU."
-            for of in series
-            for pair in of
-        ]
-        + [
-            f"From {100 * of[-1].fraction:g} to {100 * of[0].fraction:g} %, the gru gains "
-            f"{_with(change, '+.1f')} BLEU on the lstm."
-            for of, change in zip(series, found, strict=True)
-        ]
-        + ["The intervals are over sentences, of the seeds that were trained."]
-        + ["The tokenizer is that of all training data."],
-        "data.svg",
-        [f"translations/RUN/{split}.beam.txt"],
-        {"change": [round(f[0], 2) for f in found]},
-    )
-
-
-def fixed_state(evidence: Evidence) -> Claim | None:
-    if not evidence.twins:
-        return None
-    sizes = np.concatenate([lengths(evidence.sources[split]) for split in evidence.tests])
-    short, long = sizes <= np.quantile(sizes, 1 / 3), sizes > np.quantile(sizes, 2 / 3)
-    variants = _variant_twins(evidence)
-    rows = {v: _all_stats(evidence, v) for pair in variants for v in pair}
-
-    def kept(variant: str, weight: Floats) -> float:
-        parts = [_bleu(rows[variant], weight * chosen) for chosen in (long, short)]
-        return 100 * parts[0] / max(parts[1], 1e-9)
-
-    found = {
-        (a, b): _bootstrap(
-            lambda weight, a=a, b=b: kept(a, weight) - kept(b, weight),  # type: ignore[misc]
-            len(sizes),
-            evidence.scoring,
-        )
-        for a, b in variants
-    }
-    one = np.ones(len(sizes))
-    return Claim(
-        "fixed-state",
-        "One fixed-size state cannot hold a long sentence.",
-        "Of its BLEU on the shortest third of the test sentences, a variant keeps some share on "
-        "the longest third. Supported when every variant without attention keeps less than each "
-        "of its twins with attention (interval of the difference above 0); not supported when "
-        "none does.",
-        verdict([f[1] > 0 for f in found.values()], [f[1] <= 0 for f in found.values()]),
-        [
-            f"{b} keeps {kept(b, one):.0f} %, {a} {kept(a, one):.0f} %: "
-            f"{_with(found[a, b], '+.0f')} percentage points."
-            for a, b in variants
-        ],
-        "length.svg",
-        ["translations/RUN/SPLIT.beam.txt"],
-        {"difference": {f"{a} {b}": found[a, b][0] for a, b in variants}},
-    )
-
-
-def one_wrong_word(evidence: Evidence) -> Claim | None:
-    found = {}
-    for run in evidence.runs:
-        counts = evidence.analyses[run]["search"]["first_error"]
-        wrong = [counts[name] for name in OUTCOMES[1:]]
-        found[run] = (*_share(counts["ruined"], sum(wrong)), sum(wrong), counts)
-    return Claim(
-        "one-wrong-word",
-        "A single wrong word throws off a greedy translation.",
-        "Where a greedy translation differs from the reference, its first wrong piece is replaced "
-        "by forced decoding. Supported when in every run, of the translations with a wrong piece, "
-        f"more than {100 * RUINED:.0f} % become right as a whole by that alone (lower end of the "
-        "interval); not supported when it is fewer in every one (upper end).",
-        verdict(
-            [low > RUINED for _, low, _, _, _ in found.values()],
-            [high < RUINED for _, _, high, _, _ in found.values()],
-        ),
-        [
-            f"{run}: of {n} with a wrong piece, {100 * share:.0f} % [{100 * low:.0f}, "
-            f"{100 * high:.0f}] ruined by it; {counts['one word']} right but for it, "
-            f"{counts['lost']} wrong even with it replaced."
-            for run, (share, low, high, n, counts) in found.items()
-        ],
-        "first-error.svg",
-        _analyses(evidence.runs),
-        {"ruined": {run: round(f[0], 4) for run, f in found.items()}},
-    )
-
-
-def beam_helps(evidence: Evidence) -> Claim | None:
-    tests = evidence.comparison["tests"]["beam"]
-    better, worse = significant(tests, evidence.scoring)
-    return Claim(
-        "beam-helps",
-        "Beam search helps.",
-        "Over all variants and test sets: supported when beam search is significantly better than "
-        "greedy search (paired test, Holm) in more than half, and worse in at most a tenth; not "
-        "supported when it is better in fewer than half.",
-        SUPPORTED
-        if better > len(tests) / 2 and worse <= len(tests) / 10
-        else (CONTRADICTED if better < len(tests) / 2 else OPEN),
-        [f"Better in {better} of {len(tests)}, worse in {worse}."]
-        + [
-            f"{t['variant']} on {t['split']}: {t['difference']:+.1f} BLEU, p {t['p_holm']:.3f}."
-            for t in tests
-        ],
-        "search.svg",
-        ["comparison.json"],
-        {"better": better, "worse": worse, "tests": len(tests)},
-    )
-
-
-def attention_helps(evidence: Evidence) -> Claim | None:
-    tests = evidence.comparison["tests"]["attention"]
-    if not tests:
-        return None
-    better, worse = significant(tests, evidence.scoring)
-    return Claim(
-        "attention-helps",
-        "Attention gives better translations ...",
-        "Supported when on every test set every variant with attention is significantly better "
-        "than its twin without (paired test, Holm); not supported when none is.",
-        SUPPORTED if better == len(tests) else (CONTRADICTED if not better else OPEN),
-        [f"Better in {better} of {len(tests)}, worse in {worse}."]
-        + [
-            f"{t['variant']} against {t['baseline']} on {t['split']}: {t['difference']:+.1f} BLEU, "
-            f"p {t['p_holm']:.3f}."
-            for t in tests
-        ],
-        "attention-gain.svg",
-        ["comparison.json"],
-        {"better": better, "tests": len(tests)},
-    )
-
-
-def more_with_order(evidence: Evidence) -> Claim | None:
-    variants = _variant_twins(evidence)
-    if not variants:
-        return None
-    disorder = np.array(
-        [1 - kendall_tau(pair.sure) for split in evidence.tests for pair in evidence.links[split]]
-    )
-    sizes = np.concatenate([lengths(evidence.sources[split]) for split in evidence.tests])
-    columns = np.stack([np.ones(len(sizes)), disorder, np.log(np.maximum(sizes, 1))], axis=1)
-    found = {}
-    for a, b in variants:
-        gain = _sentence_chrf(evidence, a) - _sentence_chrf(evidence, b)
-        found[a, b] = _bootstrap(
-            lambda weight, gain=gain: slope(columns, gain, weight),  # type: ignore[misc]
-            len(gain),
-            evidence.scoring,
-        )
-    kind = "true" if evidence.links_are_true else "a statistical aligner's"
-    return Claim(
-        "more-with-order",
-        "... the more, the more word order differs.",
-        "The gain in sentence chrF++ over the twin without attention is fitted, by least squares, "
-        f"to 1 - Kendall's tau of the word links ({kind}) and, since longer sentences have both, "
-        "to the logarithm of the length. Supported when the gain grows with 1 - tau for every "
-        "pair (interval above 0); not supported when for every pair it falls (below 0).",
-        verdict([f[1] > 0 for f in found.values()], [f[2] < 0 for f in found.values()]),
-        [
-            f"{a} over {b}: {_with(found[a, b], '+.1f')} chrF++ per unit of 1 - tau."
-            for a, b in variants
-        ]
-        + ["Where the twin translates hardly anything, as much is left to gain in any order."],
-        "word-order.svg",
-        ["translations/RUN/SPLIT.beam.txt"],
-        {"slope": {f"{a} {b}": found[a, b][0] for a, b in variants}},
-    )
-
-
-def weights_are_alignments(evidence: Evidence) -> Claim | None:
-    runs, split = evidence.attending, evidence.tests[0]
-    if not runs:
-        return None
-    found = {run: evidence.analyses[run]["alignment"][split] for run in runs}
-    aer = {run: one["aer"] for run, one in found.items()}
-    kind = "true word links" if evidence.links_are_true else "links of a statistical aligner"
-    return Claim(
-        "alignments",
-        "Attention's weights are alignments.",
-        f"Each target word's strongest source word is compared with the {kind} of {split}. "
-        f"Supported when every run's alignment error rate is below {ALIGNED:.0f} % (interval too); "
-        "not supported when it is above in every run.",
-        verdict(
-            [one["high"] < ALIGNED for one in aer.values()],
-            [one["low"] > ALIGNED for one in aer.values()],
-        ),
-        [
-            f"{run} ({evidence.attention(run)}): {one['aer']['score']:.1f} % "
-            f"[{one['aer']['low']:.1f}, {one['aer']['high']:.1f}], entropy "
-            f"{one['entropy_bits']['score']:.2f} bits."
-            for run, one in found.items()
-        ]
-        + [f"A plain diagonal has {found[runs[0]]['aer_diagonal']['score']:.1f} %."],
-        "alignment.svg",
-        _analyses(runs),
-        {"aer": {run: one["score"] for run, one in aer.items()}},
-    )
-
-
-CLAIMS: tuple[Callable[[Evidence], Claim | None], ...] = (
-    weak_signal,
-    poor_memory,
-    remembers,
-    forgets,
-    control,
-    gru_is_faster,
-    gru_is_as_good,
-    gru_on_small_data,
-    fixed_state,
-    one_wrong_word,
-    beam_helps,
-    attention_helps,
-    more_with_order,
-    weights_are_alignments,
-)
 
 
 def longest_solved(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
@@ -522,45 +251,277 @@ def longest_solved(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, int
     return found
 
 
-def cell_pairs(evidence: Evidence) -> list[tuple[str, str]]:
-    """The gru and lstm variants that have all but the cell and the learning rate in common."""
-
-    def cell(name: str) -> str:
-        return str(evidence.settings(name, "model")["cell"])
-
-    def rest(name: str) -> tuple[Settings, Settings]:
-        return _but(evidence, name, "model", "cell"), _but(evidence, name, "train", "learning_rate")
-
-    return [
-        (a, b)
-        for a in evidence.variants
-        for b in evidence.variants
-        if (cell(a), cell(b)) == ("gru", "lstm") and rest(a) == rest(b)
-    ]
+# --- gates ----------------------------------------------------------------------------------
 
 
-def data_series(evidence: Evidence) -> list[list[DataPoint]]:
-    """The cell pairs that are alike but for how much they were trained on, from little to much.
-
-    They may differ in the number of epochs too: little data needs more of them.
-    """
-    series: list[tuple[object, list[DataPoint]]] = []
-    for gru, lstm in cell_pairs(evidence):
-        own = ("learning_rate", "fraction", "max_epochs", "patience")
-        alike = _but(evidence, gru, "model"), _but(evidence, gru, "train", *own)
-        point = DataPoint(float(evidence.settings(gru, "train").get("fraction", 1.0)), gru, lstm)
-        for known, points in series:
-            if known == alike:
-                points.append(point)
-                break
-        else:
-            series.append((alike, [point]))
-    return [sorted(points) for _, points in series if len({p.fraction for p in points}) > 1]
+def remembers(evidence: Evidence) -> Finding | None:
+    runs = evidence.of("lstm")
+    if not runs:
+        return None
+    means = {run: keeping.openness(evidence, run) for run in runs}
+    return Finding(
+        verdict([m.above(0.5) for m in means.values()], [m.below(0.5) for m in means.values()]),
+        [_kept(run, found, evidence.analyses[run]["gates"]) for run, found in means.items()]
+        + ["The bias of the forget gate begins at 1: the default is also how it is set up."],
+        ["tables/keeping.csv"],
+        {"mean": {run: found.rounded() for run, found in means.items()}},
+    )
 
 
-def _but(evidence: Evidence, variant: str, part: str, *own: str) -> Settings:
-    """A variant's settings without the keys that are its own."""
-    return {k: v for k, v in evidence.settings(variant, part).items() if k not in own}
+def _kept(run: str, found: Estimate, gates: dict[str, Any]) -> str:
+    lives = gates["half_life_words"]
+    return (
+        f"{run}: mean forget gate {found.shown()} (untrained {gates['keeps_fresh']:.2f}); "
+        f"half-life of the median cell {statistics.median(lives):.1f} words, of the slowest "
+        f"{lives[-1]:.0f}."
+    )
+
+
+def forgets(evidence: Evidence) -> Finding | None:
+    runs = evidence.of("lstm")
+    if not runs:
+        return None
+    gates = {run: evidence.analyses[run]["gates"] for run in runs}
+    return Finding(
+        verdict(
+            [g["within_cell_sd"] >= CHOOSY and g["closed"] > 0 for g in gates.values()],
+            [g["within_cell_sd"] < STEADY for g in gates.values()],
+        ),
+        [
+            f"{run}: standard deviation {g['within_cell_sd']:.2f}; below 0.5 in "
+            f"{100 * g['closed']:.0f} % of cells and words."
+            for run, g in gates.items()
+        ],
+        ["tables/keeping.csv"],
+        {"within_cell_sd": {run: g["within_cell_sd"] for run, g in gates.items()}},
+    )
+
+
+def control(evidence: Evidence) -> Finding | None:
+    runs = evidence.of(*keeping.GATED)
+    if not runs:
+        return None
+    found = {run: keeping.obedience(evidence, run) for run in runs}
+    return Finding(
+        verdict([f.above(0) for f in found.values()], [f.below(0) for f in found.values()]),
+        [f"{run}: rank correlation {found[run].shown()}." for run in runs],
+        ["tables/keeping.csv", "tables/half-life.csv"],
+        {"spearman": {run: found[run].rounded() for run in runs}},
+    )
+
+
+# --- lstm or gru ----------------------------------------------------------------------------
+
+
+def gru_is_faster(evidence: Evidence) -> Finding | None:
+    pairs = cell_pairs(evidence)
+    if not pairs:
+        return None
+    ratios = {pair: _time_ratio(evidence, pair) for pair in pairs}
+    return Finding(
+        verdict(
+            [r.below(1 - FASTER) and _timed(evidence, pair) for pair, r in ratios.items()],
+            [r.above(1 + FASTER) and _timed(evidence, pair) for pair, r in ratios.items()],
+        ),
+        [
+            f"{_pace(evidence, gru)}; {_pace(evidence, lstm)}: ratio of times {found.shown()}."
+            for (gru, lstm), found in ratios.items()
+        ]
+        + [
+            "Times are rough on a machine that others share, and those of one machine and one "
+            "kernel; operations are counted by the equations, for one piece of the translation."
+        ],
+        ["comparison.json", "tables/cost.csv"],
+        {"time_ratio": _by_pair(ratios)},
+    )
+
+
+def _time_ratio(evidence: Evidence, pair: Pair) -> Estimate:
+    gru, lstm = (_epoch_seconds(evidence, variant) for variant in pair)
+    return estimates.ratio(gru, lstm, evidence.scoring)
+
+
+def _timed(evidence: Evidence, pair: Pair) -> bool:
+    return all(len(_epoch_seconds(evidence, variant)) >= EPOCHS for variant in pair)
+
+
+def _epoch_seconds(evidence: Evidence, variant: str) -> list[float]:
+    trainings = evidence.comparison["variants"][variant]["training"]
+    return [seconds for training in trainings for seconds in training["epoch_seconds"]]
+
+
+def _pace(evidence: Evidence, variant: str) -> str:
+    seconds = statistics.mean(_epoch_seconds(evidence, variant))
+    millions = cost.of_variant(evidence, variant) / 1e6
+    return (
+        f"{variant}: {seconds:.1f} s an epoch, {millions:.2f} M operations, "
+        f"{parameters(evidence, variant):,} parameters"
+    )
+
+
+def gru_is_as_good(evidence: Evidence) -> Finding | None:
+    kinds = dict.fromkeys(cell_pairs(evidence), "equal width")
+    kinds |= dict.fromkeys(equal_parameters(evidence), "equal parameters")
+    if not kinds:
+        return None
+    found = {pair: _bleu_difference(evidence, pair) for pair in kinds}
+    return Finding(
+        verdict(
+            [f.above(-POINT) for f in found.values()], [f.below(-POINT) for f in found.values()]
+        ),
+        [
+            f"{gru} minus {lstm} ({kinds[gru, lstm]}): {f.shown('+.1f')} BLEU."
+            for (gru, lstm), f in found.items()
+        ]
+        + ["The interval is over sentences, of the seeds that were trained."]
+        + ["There is one size of training data."] * (not data_series(evidence)),
+        ["claims.json", "comparison.json"],
+        {"difference": _by_pair(found), "kind": {f"{a} {b}": k for (a, b), k in kinds.items()}},
+    )
+
+
+def _bleu_difference(evidence: Evidence, pair: Pair) -> Estimate:
+    a, b = (_stats(evidence, variant, evidence.tests[0]) for variant in pair)
+    return bootstrap(lambda w: _bleu(a, w) - _bleu(b, w), a.shape[1], evidence.scoring)
+
+
+def gru_on_small_data(evidence: Evidence) -> Finding | None:
+    series = data_series(evidence)
+    if not series:
+        return None
+    changes = [_change(evidence, points) for points in series]
+    return Finding(
+        verdict([c.above(0) for c in changes], [c.below(0) for c in changes]),
+        [_at_size(evidence, point) for points in series for point in points]
+        + [
+            f"From {100 * points[-1].fraction:g} to {100 * points[0].fraction:g} %, the gru gains "
+            f"{change.shown('+.1f')} BLEU on the lstm."
+            for points, change in zip(series, changes, strict=True)
+        ]
+        + ["The intervals are over sentences, of the seeds that were trained."]
+        + ["The tokenizer is that of all training data."],
+        ["claims.json", "comparison.json"],
+        {"change": [change.rounded() for change in changes]},
+    )
+
+
+def _change(evidence: Evidence, points: Sequence[DataPoint]) -> Estimate:
+    """The gru's lead on the smallest part of the data minus that on the largest."""
+    split = evidence.tests[0]
+    (a, b), (c, d) = (
+        [_stats(evidence, variant, split) for variant in (point.gru, point.lstm)]
+        for point in (points[0], points[-1])
+    )
+
+    def change(weight: Floats) -> float:
+        return _bleu(a, weight) - _bleu(b, weight) - _bleu(c, weight) + _bleu(d, weight)
+
+    return bootstrap(change, a.shape[1], evidence.scoring)
+
+
+def _at_size(evidence: Evidence, point: DataPoint) -> str:
+    gru, lstm = (_whole_bleu(evidence, v, evidence.tests[0]) for v in (point.gru, point.lstm))
+    return (
+        f"{100 * point.fraction:g} % of the data: {point.gru} {gru:.1f}, {point.lstm} {lstm:.1f}, "
+        f"{gru - lstm:+.1f} BLEU."
+    )
+
+
+# --- search and attention -------------------------------------------------------------------
+
+
+def fixed_state(evidence: Evidence) -> Finding | None:
+    twins = attention_twins(evidence)
+    if not twins:
+        return None
+    sizes = lengths(evidence.sources[evidence.tests[0]])
+    thirds = sizes <= np.quantile(sizes, 1 / 3), sizes > np.quantile(sizes, 2 / 3)
+    found = {pair: _kept_difference(evidence, pair, thirds) for pair in twins}
+    kept = {v: _kept_share(evidence, v, thirds, np.ones(len(sizes))) for p in twins for v in p}
+    return Finding(
+        verdict([f.above(0) for f in found.values()], [f.below(0) for f in found.values()]),
+        [
+            f"{b} keeps {kept[b]:.0f} %, {a} {kept[a]:.0f} %: {f.shown('+.0f')} percentage points."
+            for (a, b), f in found.items()
+        ]
+        + [_beside(evidence, split, list(kept)) for split in evidence.tests[1:]],
+        ["claims.json", "tables/length.csv"],
+        {"difference": _by_pair(found), "kept": {v: round(k, 2) for v, k in kept.items()}},
+    )
+
+
+def _kept_difference(evidence: Evidence, pair: Pair, thirds: tuple[Any, Any]) -> Estimate:
+    a, b = (partial(_kept_share, evidence, variant, thirds) for variant in pair)
+    return bootstrap(lambda w: a(w) - b(w), len(thirds[0]), evidence.scoring)
+
+
+def _kept_share(evidence: Evidence, variant: str, thirds: tuple[Any, Any], weight: Floats) -> float:
+    """The percentage of its BLEU on short sentences that a variant keeps on long ones."""
+    rows = _stats(evidence, variant, evidence.tests[0])
+    short, long = (_bleu(rows, weight * third) for third in thirds)
+    return 100 * long / max(short, 1e-9)
+
+
+def _beside(evidence: Evidence, split: str, variants: Sequence[str]) -> str:
+    scores = ", ".join(f"{v} {_whole_bleu(evidence, v, split):.1f}" for v in variants)
+    return f"Not judged, BLEU on {split}: {scores}."
+
+
+def one_wrong_word(evidence: Evidence) -> Finding | None:
+    found: dict[str, Estimate] = {}
+    lines = []
+    for run in evidence.runs:
+        counts = evidence.analyses[run]["search"]["first_error"]
+        wrong = sum(counts[name] for name in OUTCOMES[1:])
+        found[run] = share = estimates.share(counts["ruined"], wrong, evidence.scoring)
+        low, high = 100 * share.low, 100 * share.high
+        lines.append(
+            f"{run}: of {wrong} that are wrong, {100 * share.value:.0f} % [{low:.0f}, {high:.0f}] "
+            f"ruined by the first wrong piece; {counts['one word']} right but for one word, "
+            f"{counts['lost']} wrong even with it replaced."
+        )
+    if not found:
+        return None
+    return Finding(
+        verdict(
+            [share.above(RUINED) for share in found.values()],
+            [share.below(RUINED) for share in found.values()],
+        ),
+        lines,
+        ["tables/first-error.csv"],
+        {"ruined": {run: share.rounded() for run, share in found.items()}},
+    )
+
+
+def beam_helps(evidence: Evidence) -> Finding | None:
+    tests = evidence.comparison["tests"]["beam"]
+    if not tests:
+        return None
+    better, worse = significant(tests, evidence.scoring)
+    return Finding(
+        verdict(
+            [better > len(tests) / 2, worse <= len(tests) / 10],
+            [worse > len(tests) / 2],
+        ),
+        [f"Better in {better} of {len(tests)}, worse in {worse}."]
+        + [f"{t['variant']} on {t['split']}: {_tested(t)}" for t in tests],
+        ["comparison.json"],
+        {"better": better, "worse": worse, "tests": len(tests)},
+    )
+
+
+def attention_helps(evidence: Evidence) -> Finding | None:
+    tests = evidence.comparison["tests"]["attention"]
+    if not tests:
+        return None
+    better, worse = significant(tests, evidence.scoring)
+    return Finding(
+        verdict([better == len(tests)], [worse == len(tests)]),
+        [f"Better in {better} of {len(tests)}, worse in {worse}."]
+        + [f"{t['variant']} against {t['baseline']} on {t['split']}: {_tested(t)}" for t in tests],
+        ["comparison.json"],
+        {"better": better, "worse": worse, "tests": len(tests)},
+    )
 
 
 def significant(tests: Sequence[dict[str, Any]], settings: EvaluateSettings) -> tuple[int, int]:
@@ -569,20 +530,226 @@ def significant(tests: Sequence[dict[str, Any]], settings: EvaluateSettings) -> 
     return sum(d > 0 for d in clear), sum(d < 0 for d in clear)
 
 
-def slope(columns: Floats, gain: Floats, weight: Floats) -> float:
-    """The weighted least-squares coefficient of the second of the columns (sentences, 3)."""
-    weighted = columns * weight[:, None]
-    solution = np.linalg.lstsq(columns.T @ weighted, weighted.T @ gain, rcond=None)[0]
-    return float(solution[1])
+def _tested(test: dict[str, Any]) -> str:
+    return f"{test['difference']:+.1f} BLEU, p {test['p_holm']:.3f}."
 
 
-def _variant_twins(evidence: Evidence) -> list[tuple[str, str]]:
-    names = [tuple(run.rpartition("-")[0] for run in pair) for pair in evidence.twins]
-    return list(dict.fromkeys((a, b) for a, b in names))
+def more_with_order(evidence: Evidence) -> Finding | None:
+    twins = attention_twins(evidence)
+    if not twins:
+        return None
+    columns = _order_and_length(evidence)
+    found = {pair: _order_slope(evidence, pair, columns) for pair in twins}
+    return Finding(
+        verdict([f.above(0) for f in found.values()], [f.below(0) for f in found.values()]),
+        [
+            f"{a} over {b}: {f.shown('+.1f')} chrF++ per unit of 1 - tau."
+            for (a, b), f in found.items()
+        ]
+        + [_kind_of_links(evidence)]
+        + ["Where the twin translates hardly anything, as much is left to gain in any order."],
+        ["claims.json", "tables/word-order.csv"],
+        {"slope": _by_pair(found)},
+    )
 
 
-def _runs(evidence: Evidence, variant: str) -> list[str]:
-    return [name for name, run in evidence.runs.items() if run.variant == variant]
+def _order_and_length(evidence: Evidence) -> Floats:
+    """For each sentence of all test sets: 1, 1 - Kendall's tau, the logarithm of the length."""
+    disorder = np.array(
+        [1 - kendall_tau(pair.sure) for split in evidence.tests for pair in evidence.links[split]]
+    )
+    sizes = np.concatenate([lengths(evidence.sources[split]) for split in evidence.tests])
+    return np.stack([np.ones(len(sizes)), disorder, np.log(np.maximum(sizes, 1))], axis=1)
+
+
+def _order_slope(evidence: Evidence, pair: Pair, columns: Floats) -> Estimate:
+    a, b = (_sentence_chrf(evidence, variant) for variant in pair)
+    return bootstrap(partial(estimates.slope, columns, a - b), len(a), evidence.scoring)
+
+
+def weights_are_alignments(evidence: Evidence) -> Finding | None:
+    runs, split = evidence.attending, evidence.tests[0]
+    if not runs:
+        return None
+    found = {run: evidence.analyses[run]["alignment"][split] for run in runs}
+    rates = {
+        run: Estimate(*(one["aer"][end] for end in ("score", "low", "high")))
+        for run, one in found.items()
+    }
+    return Finding(
+        verdict(
+            [rate.below(ALIGNED) for rate in rates.values()],
+            [rate.above(ALIGNED) for rate in rates.values()],
+        ),
+        [
+            f"{run} ({evidence.attention(run)}): {rates[run].value:.1f} % "
+            f"[{rates[run].low:.1f}, {rates[run].high:.1f}], entropy "
+            f"{one['entropy_bits']['score']:.2f} bits."
+            for run, one in found.items()
+        ]
+        + [f"A plain diagonal has {found[runs[0]]['aer_diagonal']['score']:.1f} %."]
+        + [_kind_of_links(evidence)],
+        ["tables/alignment.csv", "tables/agreement.csv"],
+        {"aer": {run: rate.rounded() for run, rate in rates.items()}},
+    )
+
+
+def _kind_of_links(evidence: Evidence) -> str:
+    kind = "true ones" if evidence.links_are_true else "those of a statistical aligner"
+    return f"The word links are {kind}."
+
+
+# --- the statements -------------------------------------------------------------------------
+
+STATEMENTS = (
+    Statement(
+        "weak-signal",
+        "The transition matrix of a standard RNN weakens the signal step by step.",
+        f"Supported when in every trained rnn less than {LEFT:g} of a gradient's length is left "
+        f"{FAR} steps back, in each of the texts looked at, when that is less in each than is left "
+        "in any text of each gated run with the same attention, and when the transition matrix U "
+        "does so by itself: its spectral radius is below 1. Not supported when in every rnn that "
+        "much or more is left in each text, or more than in any text of each such gated run.",
+        "gradient-flow.svg",
+        weak_signal,
+    ),
+    Statement(
+        "poor-memory",
+        "Standard RNNs have poor memory.",
+        "Cells of equally many parameters learn two memory tasks, with one seed, so that a clear "
+        "margin is wanted. Supported when in both the rnn's longest solved lag is shorter than "
+        "those of the gru and of the lstm, and the longest one of each leaves it with more than "
+        f"{FAILED:g} of the error without memory. Not supported when in both the rnn solves a lag, "
+        "neither of them a longer one, and the next one leaves both with more than "
+        f"{FAILED:g} of that error; where it solves the longest of all lags, nothing is decided.",
+        "memory-tasks.svg",
+        poor_memory,
+    ),
+    Statement(
+        "remembers-by-default",
+        "LSTMs remember by default ...",
+        "Supported when in every lstm the mean of the forget gate is above 0.5 (its interval "
+        "over sentences too): more is kept than dropped. Not supported when it is below in every "
+        "one (interval too).",
+        "gates.svg",
+        remembers,
+    ),
+    Statement(
+        "forgets-by-choice",
+        "... and forget by choice.",
+        "Supported when in every lstm the forget gate of a cell moves with the words (standard "
+        f"deviation within a cell, mean over cells, of {CHOOSY:g} or more) and is below 0.5 at "
+        f"some. Not supported when it hardly moves (below {STEADY:g}) in every one. What lies "
+        "between decides nothing.",
+        "gates.svg",
+        forgets,
+    ),
+    Statement(
+        "gates-control",
+        "Gates control how long things stay.",
+        "Each cell has a half-life by its gate, and a time for which its activity really stays "
+        "like itself (autocorrelation), which is measured without the gate. Supported when over "
+        "the cells of every gated run the two rank alike (Spearman correlation, interval above "
+        "0); not supported when in every one the interval is below 0.",
+        "half-life.svg",
+        control,
+    ),
+    Statement(
+        "gru-faster",
+        "GRUs are faster than LSTMs.",
+        "Of each gru and lstm that differ in the cell and, where each has its own, in the learning "
+        "rate, the times of their epochs are compared (ratio of geometric means, interval over "
+        f"epochs). Supported when in every pair the gru takes less by more than {100 * FASTER:g} % "
+        "(interval too); not supported when in every one it takes more by that much (interval "
+        f"too). Fewer than {EPOCHS} epochs decide nothing.",
+        "cost.svg",
+        gru_is_faster,
+    ),
+    Statement(
+        "gru-as-good",
+        "GRUs are about as good as LSTMs ...",
+        "Of each gru and lstm that differ in the cell and, where each has its own, in the learning "
+        "rate, and are of equal width or, with widths of their own, of equally many parameters "
+        f"(within {100 * ALIKE:g} %). Supported when in every pair the gru's BLEU on the first "
+        f"test set is at most {POINT:g} point below the lstm's (its interval too); not supported "
+        "when it is more than that below in every one (interval too).",
+        "cost.svg",
+        gru_is_as_good,
+    ),
+    Statement(
+        "gru-small-data",
+        "... above all on small data.",
+        "Of gru and lstm variants that differ in the cell, and maybe the learning rate, trained on "
+        "parts of the training data, each for as many epochs as it needs: supported when the gru's "
+        "BLEU on the first test set minus the lstm's is greater on the smallest part than on the "
+        "largest (interval of the change above 0), in every such series; not supported when it is "
+        "less in every one (below 0).",
+        "data.svg",
+        gru_on_small_data,
+    ),
+    Statement(
+        "fixed-state",
+        "One fixed-size state cannot hold a long sentence.",
+        "Of its BLEU on the shortest third of the first test set, a variant keeps some share on "
+        "the longest third. Supported when every variant without attention keeps less than each "
+        "of its twins with attention (interval of the difference above 0); not supported when "
+        "each keeps more (interval below 0). Other test sets, which may be longer than what was "
+        "trained on, are shown and not judged.",
+        "length.svg",
+        fixed_state,
+    ),
+    Statement(
+        "one-wrong-word",
+        "A single wrong word throws off a greedy translation.",
+        "Where a greedy translation differs from the reference in more than one word, its first "
+        "wrong piece is replaced by forced decoding. Supported when in every run, of the "
+        f"translations that are wrong, more than {100 * RUINED:.0f} % become right as a whole by "
+        "that alone (lower end of the interval); not supported when it is fewer in every one "
+        "(upper end).",
+        "first-error.svg",
+        one_wrong_word,
+    ),
+    Statement(
+        "beam-helps",
+        "Beam search helps.",
+        "Over all variants and test sets: supported when beam search is significantly better than "
+        "greedy search (paired test, Holm) in more than half, and significantly worse in at most a "
+        "tenth; not supported when it is significantly worse in more than half.",
+        "search.svg",
+        beam_helps,
+    ),
+    Statement(
+        "attention-helps",
+        "Attention gives better translations ...",
+        "Supported when on every test set every variant with attention is significantly better "
+        "than its twin without (paired test, Holm); not supported when on every one each is "
+        "significantly worse.",
+        "attention-gain.svg",
+        attention_helps,
+    ),
+    Statement(
+        "more-with-order",
+        "... the more, the more word order differs.",
+        "The gain in sentence chrF++ over the twin without attention is fitted, by least squares, "
+        "to 1 - Kendall's tau of the word links and, since longer sentences have both, to the "
+        "logarithm of the length. Supported when the gain grows with 1 - tau for every pair "
+        "(interval above 0); not supported when for every pair it falls (below 0).",
+        "word-order.svg",
+        more_with_order,
+    ),
+    Statement(
+        "alignments",
+        "Attention's weights are alignments.",
+        "Each target word's strongest source word is compared with the word links of the first "
+        f"test set. Supported when every run's alignment error rate is below {ALIGNED:.0f} % "
+        "(interval too); not supported when it is above in every run (interval too).",
+        "alignment.svg",
+        weights_are_alignments,
+    ),
+)
+
+
+# --- scores ---------------------------------------------------------------------------------
 
 
 def _stats(evidence: Evidence, variant: str, split: str) -> Array:
@@ -590,8 +757,15 @@ def _stats(evidence: Evidence, variant: str, split: str) -> Array:
     return np.stack([evidence.statistics("bleu", r, split) for r in _runs(evidence, variant)])
 
 
-def _all_stats(evidence: Evidence, variant: str) -> Array:
-    return np.concatenate([_stats(evidence, variant, s) for s in evidence.tests], axis=1)
+def _bleu(rows: Array, weight: Floats) -> float:
+    """The mean over seeds of BLEU, of rows (seeds, sentences, k) counted so many times each."""
+    scores = [metrics.score("bleu", weight @ of_seed) for of_seed in rows]
+    return sum(scores) / len(scores)
+
+
+def _whole_bleu(evidence: Evidence, variant: str, split: str) -> float:
+    rows = _stats(evidence, variant, split)
+    return _bleu(rows, np.ones(rows.shape[1]))
 
 
 def _sentence_chrf(evidence: Evidence, variant: str) -> Floats:
@@ -604,76 +778,15 @@ def _sentence_chrf(evidence: Evidence, variant: str) -> Floats:
     return np.asarray(np.mean(by_seed, axis=0))
 
 
-def _bleu(rows: Array, weight: Floats) -> float:
-    """The mean over seeds of BLEU, of rows (seeds, sentences, k) counted so many times each."""
-    scores = [metrics.score("bleu", weight @ of_seed) for of_seed in rows]
-    return sum(scores) / len(scores)
+def _runs(evidence: Evidence, variant: str) -> list[str]:
+    return [name for name, run in evidence.runs.items() if run.variant == variant]
 
 
-def _bootstrap(
-    measure: Callable[[Floats], float], sentences: int, settings: EvaluateSettings
-) -> tuple[float, float, float]:
-    """A measure of weighted sentences, and the ends of its percentile interval."""
-    random = np.random.default_rng(settings.seed)
-    drawn = [
-        measure(
-            np.bincount(random.integers(sentences, size=sentences), minlength=sentences).astype(
-                float
-            )
-        )
-        for _ in range(settings.bootstrap_samples)
-    ]
-    low, high = np.quantile(drawn, [(1 - settings.confidence) / 2, (1 + settings.confidence) / 2])
-    return measure(np.ones(sentences)), float(low), float(high)
+def _by_pair(found: Found) -> dict[str, list[float]]:
+    return {f"{a} {b}": estimate.rounded() for (a, b), estimate in found.items()}
 
 
-def _mean_interval(values: Sequence[float], evidence: Evidence) -> tuple[float, float, float]:
-    array = np.array(values)
-    return _bootstrap(lambda w: float(w @ array / w.sum()), len(array), evidence.scoring)
-
-
-def _rank_interval(
-    cells: Sequence[dict[str, float]], evidence: Evidence
-) -> tuple[float, float, float]:
-    """Spearman's correlation over the cells of half-life and correlation time."""
-    ranks = [
-        np.argsort(np.argsort([cell[key] for cell in cells], kind="stable")).astype(float)
-        for key in ("half_life", "correlation_time")
-    ]
-
-    def correlation(weight: Floats) -> float:
-        x, y = (r - weight @ r / weight.sum() for r in ranks)
-        return float(weight @ (x * y) / np.sqrt((weight @ x**2) * (weight @ y**2)))
-
-    return _bootstrap(correlation, len(cells), evidence.scoring)
-
-
-def _share(part: int, whole: int) -> tuple[float, float, float]:
-    """A share and its 95 % interval (Wilson 1927), which is honest with few."""
-    if not whole:
-        return 0.0, 0.0, 1.0
-    z, share = 1.96, part / whole
-    middle = (share + z * z / (2 * whole)) / (1 + z * z / whole)
-    half = z * np.sqrt(share * (1 - share) / whole + z * z / (4 * whole**2)) / (1 + z * z / whole)
-    return share, float(middle - half), float(middle + half)
-
-
-def _epoch_seconds(evidence: Evidence, variant: str) -> float:
-    trainings = evidence.comparison["variants"][variant]["training"]
-    return float(statistics.mean(t["seconds"] / t["epochs"] for t in trainings))
-
-
-def _parameters(evidence: Evidence, variant: str) -> int:
-    return int(evidence.comparison["variants"][variant]["training"][0]["parameters"])
-
-
-def _analyses(runs: Sequence[str] | dict[str, Any]) -> list[str]:
-    return [f"analysis/{run}.json" for run in runs]
-
-
-def _with(found: tuple[float, float, float], digits: str = ".2f") -> str:
-    value, low, high = (format(x, digits) for x in found)
-    return f"{value} [{low}, {high}]"
+# --- claims.md ------------------------------------------------------------------------------
 
 
 def markdown(claims: Sequence[Claim], corpus: str, settings: EvaluateSettings) -> str:
@@ -688,13 +801,19 @@ def markdown(claims: Sequence[Claim], corpus: str, settings: EvaluateSettings) -
         + ".",
         "| claim | verdict |\n| --- | --- |\n"
         + "\n".join(f"| [{c.says}](#{c.name}) | **{c.verdict}** |" for c in claims),
+        *map(_section, claims),
     ]
-    for claim in claims:
-        measured = "\n".join(f"- {line}" for line in claim.measured)
-        files = ", ".join(f"`{file}`" for file in claim.files)
-        parts.append(
-            f'<a id="{claim.name}"></a>\n\n## {claim.says}\n\n**{claim.verdict}**\n\n'
-            f"*Rule.* {claim.rule}\n\n{measured}\n\n"
-            f"![{claim.says}](figures/{claim.picture})\n\nNumbers: {files}."
-        )
     return "\n\n".join(parts) + "\n"
+
+
+def _section(claim: Claim) -> str:
+    parts = [
+        f'<a id="{claim.name}"></a>\n\n## {claim.says}\n\n**{claim.verdict}**',
+        f"*Rule.* {claim.rule}",
+        "\n".join(f"- {line}" for line in claim.measured),
+    ]
+    if claim.picture:
+        parts.append(f"![{claim.says}](figures/{claim.picture})")
+    if claim.files:
+        parts.append(f"Numbers: {', '.join(f'`{file}`' for file in claim.files)}.")
+    return "\n\n".join(parts)

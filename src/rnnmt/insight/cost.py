@@ -9,13 +9,15 @@ from rnnmt.insight.evidence import Evidence
 
 PIECES = 15  # of the sentence that operations are counted for, on either side
 _GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+_STATES = {"rnn": 1, "gru": 1, "lstm": 2}
 
 
 def operations(model: dict[str, Any], vocabulary: int) -> int:
     """Multiply-adds for each target piece, of a sentence of `PIECES` pieces on either side.
 
-    Those of all matrix products: reading the source once, then one step of the decoder. `model`
-    is as in settings.json, `vocabulary` the number of target pieces.
+    Those of all matrix products: reading the source and making the decoder's first state of it,
+    once a sentence, then one step of the decoder. `model` is as in settings.json, `vocabulary` the
+    number of target pieces.
     """
     gates = _GATES[model["cell"]]
     hidden, embedding = int(model["hidden"]), int(model["embedding"])
@@ -24,10 +26,11 @@ def operations(model: dict[str, Any], vocabulary: int) -> int:
     encoder += (int(model["encoder_layers"]) - 1) * 2 * gates * half * (hidden + half)
     decoder = gates * hidden * (embedding + hidden)
     decoder += (int(model["decoder_layers"]) - 1) * gates * hidden * 2 * hidden
+    bridge = int(model["decoder_layers"]) * _STATES[model["cell"]] * hidden * hidden // PIECES
     attends = model["attention"] != "none"
     combine = (2 * hidden if attends else hidden) * hidden
     output = hidden * embedding + embedding * vocabulary
-    return encoder + decoder + combine + output + _attention(model["attention"], hidden)
+    return encoder + bridge + decoder + combine + output + _attention(model["attention"], hidden)
 
 
 def _attention(kind: str, hidden: int) -> int:
@@ -39,20 +42,25 @@ def _attention(kind: str, hidden: int) -> int:
     return scores_and_context + keys + query
 
 
+def of_variant(evidence: Evidence, variant: str) -> int:
+    """The `operations` of a variant."""
+    run = next(run for run in evidence.runs.values() if run.variant == variant)
+    vocabulary = run.settings()["vocabularies"]["target"]
+    return operations(evidence.settings(variant, "model"), vocabulary)
+
+
 def costs(evidence: Evidence) -> list[dict[str, Any]]:
     """One row for each variant; times and peak memory are means over the seeds."""
     rows = []
     for variant in evidence.variants:
         values = evidence.comparison["variants"][variant]
-        training, model = values["training"], values["settings"]["model"]
-        run = next(r for r in evidence.runs.values() if r.variant == variant)
-        sizes = run.settings()["vocabularies"]
+        training = values["training"]
         until_best = [sum(t["epoch_seconds"][: t["best_epoch"]]) for t in training]
         rows.append(
             {
                 "variant": variant,
                 "parameters": training[0]["parameters"],
-                "operations": operations(model, sizes["target"]),
+                "operations": of_variant(evidence, variant),
                 "epoch_seconds": _mean([t["seconds"] / t["epochs"] for t in training]),
                 "seconds_until_best": _mean(until_best),
                 "training_tokens_per_second": _mean(

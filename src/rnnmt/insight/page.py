@@ -18,6 +18,7 @@ from rnnmt.insight.claims import CONTRADICTED, OPEN, SUPPORTED, Claim
 from rnnmt.insight.cost import PIECES, costs
 from rnnmt.insight.evidence import Evidence
 from rnnmt.insight.gates import KEEPS
+from rnnmt.insight.pairs import fraction
 from rnnmt.insight.pictures import INK, LINE, PAPER, Picture
 from rnnmt.insight.slices import examples
 from rnnmt.scoring import comparison, metrics
@@ -62,6 +63,7 @@ def render(
             evidence=evidence,
             comparison=evidence.comparison,
             rows=[row(evidence, name) for name in evidence.variants],
+            read=read(evidence),
             sizes=", ".join(f"{tests[split]:,} of {split}" for split in evidence.tests),
             claims=claims,
             verdicts={SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open"},
@@ -76,6 +78,14 @@ def render(
         )
         + "\n"
     )
+
+
+def read(evidence: Evidence) -> str:
+    """What the variants were trained on."""
+    fractions = {fraction(evidence, variant) for variant in evidence.variants}
+    if len(fractions) == 1:
+        return "the same sentences"
+    return f"the first {100 * min(fractions):g} to {100 * max(fractions):g} % of the same sentences"
 
 
 def row(evidence: Evidence, variant: str) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnmt.insight.claims import FAR, LEFT, data_series
+from rnnmt.insight.claims import FAR, LEFT
 from rnnmt.insight.cost import costs
 from rnnmt.insight.evidence import Evidence
+from rnnmt.insight.pairs import data_series
 from rnnmt.insight.settings import OUTCOMES
 
 if TYPE_CHECKING:
@@ -679,16 +680,17 @@ PICTURES: dict[str, tuple[str, str, Callable[[Evidence], Figure | None]]] = {
     ),
     "search.svg": (
         "Wider beams",
-        """What more hypotheses bring. Log-probability can only be expected to rise; BLEU need not
-        follow. A search error is a translation that scores less than another that some
-        beam has found.""",
+        """What more hypotheses bring. Only the score that search looks for, log-probability over
+        a power of the length, can be expected to rise; log-probability itself and BLEU need not
+        follow. A search error is a translation that scores less than another that some beam has
+        found.""",
         _search,
     ),
     "first-error.svg": (
         "After the first wrong word",
-        """What became of greedy translations. One word: all the rest is right. Ruined: the rest is
-        wrong too, but all is right once the first wrong piece is replaced by forced decoding.
-        Lost: wrong even then.""",
+        """What became of greedy translations. One word: they are right but for one word, which is
+        another, missing or too many. Ruined: more is wrong, but all is right once the first wrong
+        piece is replaced by forced decoding. Lost: wrong even then.""",
         _first_error,
     ),
     "attention-gain.svg": (
@@ -706,9 +708,10 @@ PICTURES: dict[str, tuple[str, str, Callable[[Evidence], Figure | None]]] = {
     ),
     "alignment.svg": (
         "Attention as an alignment",
-        """Left: how often the source word that a target word attends to most is not its
-        counterpart, lower is better, with intervals; the dashed line is a plain diagonal. Right:
-        for how many target words two variants look at the same source word.""",
+        """Left: the alignment error rate of the links from each target word to the source word that
+        it attends to most, lower is better, with intervals: it counts links that are wrong as well
+        as links that are missed. The dashed line is a plain diagonal. Right: for how many target
+        words two variants look at the same source word.""",
         _alignment,
     ),
 }  # fmt: skip

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from rnnmt.corpora.words import words
 from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS
+from rnnmt.model.folder import TrainedModel
 from rnnmt.model.seq2seq import Seq2Seq, greedy_limits
 from rnnmt.scoring import metrics
 from rnnmt.search.translator import Translator
@@ -87,13 +89,15 @@ def continued(
 
 
 def outcomes(
-    model: Seq2Seq, source: list[list[int]], wanted: list[list[int]], ratio: float
+    trained: TrainedModel, source: list[list[int]], wanted: list[list[int]], ratio: float
 ) -> list[str]:
     """What greedy search's first wrong piece did to each translation (B,).
 
-    right: there is none. one word: the rest is right all the same. ruined: the rest is wrong, and
-    right as soon as the wanted piece is forced in its place. lost: wrong even then.
+    right: there is none. one word: all but one word is right, which is another, missing or too
+    many. ruined: more is wrong, and all is right as soon as the wanted piece is forced in the
+    place of the first wrong one. lost: wrong even then.
     """
+    model, spell = trained.model, trained.target.decode
     found = []
     for start in range(0, len(source), BATCH):
         rows = slice(start, start + BATCH)
@@ -102,21 +106,29 @@ def outcomes(
         firsts = [first_difference(*pair) for pair in zip(greedy, some[1], strict=True)]
         prefixes = [[*ids, EOS][: at + 1] for ids, at in zip(some[1], firsts, strict=True)]
         forced = continued(model, some[0], prefixes, ratio)
-        found += [outcome(*one) for one in zip(greedy, some[1], forced, strict=True)]
+        texts = [spell(made) for made in (greedy, some[1], forced)]
+        found += [outcome(*one) for one in zip(*texts, strict=True)]
     return found
 
 
-def first_difference(made: Sequence[int], wanted: Sequence[int]) -> int:
-    """The place of the first piece that differs; the length of both where none does."""
+def first_difference(made: Sequence[object], wanted: Sequence[object]) -> int:
+    """The place of the first that differs; the length of both where none does."""
     pairs = enumerate(zip(made, wanted, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(made), len(wanted)))
 
 
-def outcome(greedy: Sequence[int], wanted: Sequence[int], forced: Sequence[int]) -> str:
-    """One of `OUTCOMES`, from three translations as ids; see `outcomes`."""
+def outcome(greedy: str, wanted: str, forced: str) -> str:
+    """One of `OUTCOMES`, from three texts; see `outcomes`."""
     if greedy == wanted:
         return "right"
-    rest = wanted[first_difference(greedy, wanted) + 1 :]
-    if len(rest) < len(greedy) and list(greedy[len(greedy) - len(rest) :]) == list(rest):
+    if differ_in_one(words(greedy), words(wanted)):
         return "one word"
     return "ruined" if forced == wanted else "lost"
+
+
+def differ_in_one(made: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether at most one word has to be replaced, left out or added."""
+    shorter = min(len(made), len(wanted))
+    begin = first_difference(made, wanted)
+    end = min(first_difference(made[::-1], wanted[::-1]), shorter - begin)
+    return max(len(made), len(wanted)) - begin - end <= 1

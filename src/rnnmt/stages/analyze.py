@@ -132,7 +132,7 @@ def search(
     sources = spread(_sources(wanted.corpus, split), settings.sentences)
     targets = spread(wanted.splits[split], settings.sentences)
     ids = trained.source.encode(sources), trained.target.encode(targets)
-    came_of = Counter(outcomes(trained.model, *ids, ratio))
+    came_of = Counter(outcomes(trained, *ids, ratio))
     translator = Translator(trained, ratio)
     penalty = run.decoding()["length_penalty"]  # which the stage decode has chosen
     return {

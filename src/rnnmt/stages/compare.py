@@ -123,9 +123,10 @@ def pair(a: Side, b: Side, split: str, found: Statistics, settings: EvaluateSett
 def _rounded(tested: Pair) -> dict[str, Any]:
     values = asdict(tested)
     return values | {
-        "difference": round(tested.difference, 2),
-        "p": round(tested.p, 5),
-        "p_holm": round(tested.p_holm, 5),
+        # More digits than any table shows, since to round twice is to round otherwise.
+        "difference": round(tested.difference, 6),
+        "p": round(tested.p, 6),
+        "p_holm": round(tested.p_holm, 6),
     }
 
 

@@ -10,6 +10,7 @@ the numbers behind them as CSV. All being known now, MLflow's runs are completed
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -84,21 +85,45 @@ def every_pair(evidence: Evidence) -> list[Row]:
         for variant in evidence.variants
     }
     pairs = list(combinations(evidence.variants, 2))
-    p_values = [
-        paired_test(rows[a], rows[b], score, settings.bootstrap_samples, settings.seed)
-        for a, b in pairs
-    ]
+    samples = trials(len(pairs), settings)
+    p_values = [paired_test(rows[a], rows[b], score, samples, settings.seed) for a, b in pairs]
     return [
         {
             "variant": a,
             "baseline": b,
             "split": split,
-            "difference": round(paired_difference(rows[a], rows[b], score), 2),
-            "p": round(p, 5),
-            "p_holm": round(adjusted, 5),
+            "difference": round(paired_difference(rows[a], rows[b], score), 6),
+            "p": round(p, 6),
+            "p_holm": round(adjusted, 6),
         }
         for (a, b), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True)
     ]
+
+
+def trials(pairs: int, settings: EvaluateSettings) -> int:
+    """So many that the smallest p there can be, times all pairs, is half of the level at most."""
+    return max(settings.bootstrap_samples, math.ceil(2 * pairs / (1 - settings.confidence)))
+
+
+def radii(evidence: Evidence) -> Iterator[Row]:
+    """The spectral radius of each run's mean one-step Jacobian; for the rnn that of U too."""
+    for run in evidence.runs:
+        for when in ("fresh", "trained"):
+            flow = evidence.analyses[run]["flow"][when]
+            yield {
+                "run": run, "when": when, "radius": flow["radius"],
+                "recurrent_radius": flow.get("recurrent_radius"),
+            }  # fmt: skip
+
+
+def agreements(evidence: Evidence) -> Iterator[Row]:
+    """For how many percent of the target words two runs attend most to the same source word."""
+    from rnnmt.insight.pictures import agreement
+
+    split = evidence.tests[0]
+    for a, b in combinations(evidence.attending, 2):
+        chosen = (evidence.analyses[run]["alignment"][split]["strongest"] for run in (a, b))
+        yield {"run": a, "other": b, "split": split, "same": round(agreement(*chosen), 2)}
 
 
 def write_pictures(folder: Path, drawn: Sequence[Picture]) -> None:
@@ -111,6 +136,7 @@ def write_pictures(folder: Path, drawn: Sequence[Picture]) -> None:
 def write_tables(folder: Path, evidence: Evidence, pairs: Sequence[Row]) -> None:
     """One CSV file for each kind of number, a line for each run and slice."""
     from rnnmt.insight.cost import costs
+    from rnnmt.insight.keeping import half_lives, keeping
 
     tables: dict[str, list[Row]] = {
         name: [{"run": run} | row for run in evidence.runs for row in rows(evidence.analyses[run])]
@@ -118,6 +144,8 @@ def write_tables(folder: Path, evidence: Evidence, pairs: Sequence[Row]) -> None
     }
     tables["significance"] = list(pairs)
     tables["cost"] = costs(evidence)
+    tables["keeping"], tables["half-life"] = keeping(evidence), half_lives(evidence)
+    tables["radius"], tables["agreement"] = list(radii(evidence)), list(agreements(evidence))
     tables["memory"] = [
         {key: value for key, value in one.items() if key != "curve"} for one in evidence.memory
     ]
