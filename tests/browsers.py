@@ -37,9 +37,14 @@ def chromium() -> Iterator[Any]:
 def problems(page: Any, *places: str) -> list[str]:
     """Grows with a page's errors, and with what it asks of other places than these prefixes."""
     found: list[str] = []
+
+    def note(asked: Any) -> None:
+        if not asked.url.startswith(places):
+            found.append(asked.url)
+
     page.on("pageerror", lambda error: found.append(str(error)))
     page.on("console", lambda said: found.append(said.text) if said.type == "error" else None)
-    page.on("request", lambda asked: asked.url.startswith(places) or found.append(asked.url))
+    page.on("request", note)
     return found
 
 
@@ -60,16 +65,15 @@ def contrast(page: Any, selector: str) -> float:
     return ratio(*map(channels, colours))
 
 
-def faint(page: Any, least: float = READABLE) -> list[str]:
-    """The page's texts, those of its pictures too, that stand out too little from what is painted
-    behind them: from the pixels there, all text being hidden.
+def texts(page: Any) -> list[dict[str, Any]]:
+    """The page's texts, those of its pictures too: where on the page, and how they are coloured."""
+    found: list[dict[str, Any]] = page.evaluate(_TEXTS)
+    assert found, "no text at all is shown; has this machine no fonts?"
+    return found
 
-    The page remains without text.
-    """
-    texts = page.evaluate(_TEXTS)
-    assert texts, "no text at all is shown; has this machine no fonts?"
-    page.add_style_tag(content=_WITHOUT_TEXT)
-    painted = photograph(page)
+
+def faint(texts: list[dict[str, Any]], painted: Pixels, least: float = READABLE) -> list[str]:
+    """Those that stand out too little from what is painted behind them."""
     found = []
     for one in texts:
         x, y = int(one["x"]), int(one["y"])
@@ -81,11 +85,8 @@ def faint(page: Any, least: float = READABLE) -> list[str]:
     return found
 
 
-def empty(page: Any, selector: str) -> list[str]:
-    """The elements that show nothing, by their labels: none of their pixels differs from the rest.
-
-    Text does not count on a page that `faint` has seen.
-    """
+def empty(page: Any, selector: str, painted: Pixels) -> list[str]:
+    """The elements that show nothing, by their labels: their pixels are all alike."""
     boxes = page.locator(selector).evaluate_all(
         """all => all.map(one => {
           const box = one.getBoundingClientRect();
@@ -93,7 +94,6 @@ def empty(page: Any, selector: str) -> list[str]:
                   box.x, box.y + scrollY, box.right, box.bottom + scrollY];
         })"""
     )
-    painted = photograph(page)
     found = []
     for label, visible, left, top, right, bottom in boxes:
         part = painted[int(top) : int(bottom), int(left) : int(right)].astype(int)
@@ -104,8 +104,9 @@ def empty(page: Any, selector: str) -> list[str]:
 
 
 def photograph(page: Any) -> Pixels:
-    """The whole page as it is painted, window by window: of one image so long Chromium paints but
-    the beginning."""
+    """All that is painted of a page but text, which it loses. Window by window: of one image so
+    long Chromium paints but the beginning."""
+    page.add_style_tag(content=_WITHOUT_TEXT)
     seen: list[Pixels] = []
     height = page.evaluate("document.documentElement.scrollHeight")
     while (done := sum(map(len, seen))) < height:

@@ -282,8 +282,10 @@ def test_all_of_the_page_can_be_seen(clone: Clone, browser: Any, scheme: str, wi
     assert (browsers.luminance(paper) < 0.1) == (scheme == "dark")
     pictures = "main svg[role=img]"
     assert page.locator(pictures).count() > 12
-    assert not browsers.faint(page)
-    assert not browsers.empty(page, pictures)
+    texts = browsers.texts(page)
+    painted = browsers.photograph(page)
+    assert not browsers.faint(texts, painted)
+    assert not browsers.empty(page, pictures, painted)
     assert not problems
     page.close()
 
