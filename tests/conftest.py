@@ -1,4 +1,5 @@
-"""What the campaigns of tests/torture share: how long they are, and the table of what they tried.
+"""What files of tests share: a browser; and of the campaigns of tests/torture, how long they are
+and the table of what they tried.
 
 `make test` makes a few trials of each; `make torture` as many as docs/reliability.md speaks of.
 """
@@ -6,8 +7,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+
+import browsers
 
 TALLIES: dict[str, Counter[str]] = {}
 
@@ -19,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--first-trial", type=int, default=0, help="number of the first, which seeds its chances"
     )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, where there is one; never in CI."""
+    with browsers.chromium() as started:
+        yield started
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import browsers
 from closure import ROOT
 from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS, Tokenizer, TokenizerSettings, train
@@ -570,23 +571,11 @@ def test_what_stops_it_from_starting(models: Path, server: str, tmp_path: Path) 
         serve([], [], "0.0.0.0", 0, [], 1)
     shutil.copytree(models / "rnn-1", tmp_path / "rnn-1")
     (tmp_path / "rnn-1/weights.pt").write_bytes(b"none")
-    with pytest.raises(UserError, match="not the file that settings"):
+    with pytest.raises(UserError, match=r"not the file that settings\.json belongs to"):
         load_variants(tmp_path, None, 3.0)
 
 
 # --- the page, in a real browser --------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -595,18 +584,11 @@ def page(browser: Any, server: str) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1200, "height": 900})
     context.set_default_timeout(60_000)
     page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on(
-        "request",
-        lambda r: None if r.url.startswith((server, "data:")) else problems.append(r.url),
-    )
+    problems = browsers.problems(page, server, "data:")
     page.goto(server)
     answered(page)
     yield page
-    problems = [p for p in problems if "status of 422" not in p]
-    assert not problems
+    assert not [p for p in problems if "status of 422" not in p]
     context.close()
 
 
@@ -752,29 +734,5 @@ def test_it_fits_the_screen_and_can_be_read(
         ".error, .differs",
         "#chosen button[aria-pressed=true]",
     ):
-        assert contrast(page, selector) >= 4.5, selector
+        assert browsers.contrast(page, selector) >= browsers.READABLE, selector
     context.close()
-
-
-def contrast(page: Any, selector: str) -> float:
-    """WCAG 2's contrast of an element's text with what is painted behind it."""
-    if not page.locator(selector).count():
-        return math.inf
-    colours = page.locator(selector).first.evaluate(
-        """node => {
-          const own = getComputedStyle(node).color;
-          for (; node; node = node.parentElement) {
-            const behind = getComputedStyle(node).backgroundColor;
-            if (!/, 0\\)$/.test(behind)) return [own, behind];
-          }
-          return [own, getComputedStyle(document.documentElement).backgroundColor];
-        }"""
-    )
-
-    def luminance(colour: str) -> float:
-        parts = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    light, dark = sorted(map(luminance, colours), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
