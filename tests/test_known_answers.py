@@ -308,7 +308,6 @@ def test_how_many_words_two_models_agree_on(
     assert pictures.agreement(one, other) == pytest.approx(percent)
 
 
-@pytest.mark.xfail(strict=True, reason="counts the letters of a byte's name, and of <unk>")
 @pytest.mark.parametrize(
     "pieces",
     [
@@ -460,7 +459,6 @@ def test_sentences_by_how_much_their_order_changes(
 # --- pictures -------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="white on middling colours: 3.6 at the least")
 @pytest.mark.parametrize("colours", ["cividis", "PuOr"])
 def test_the_numbers_of_a_matrix_can_be_read_on_all_its_colours(colours: str) -> None:
     import matplotlib.pyplot as plt

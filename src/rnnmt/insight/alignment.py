@@ -5,6 +5,7 @@ Shapes: S and T pieces, M and N words of source and target.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,19 +15,25 @@ from rnnmt.corpora.words import Link, Links, spans
 
 Floats = NDArray[np.float64]
 SPACE = "\u2581"  # how SentencePiece writes one
+BYTE = re.compile("<0x(..)>")  # and a byte of a letter that has no piece
 
 
 def owners(text: str, pieces: Sequence[str]) -> list[int]:
     """The place of the word that each piece belongs to, by its first letter; -1 for <EOS>.
 
-    `pieces` spell `text`. What is in no word, such as a lone space, belongs to the next one.
+    `pieces` spell `text`, some letters as bytes or as one <unk>. What is in no word, such as a
+    lone space, belongs to the next one.
     """
     words, place, found = spans(text), 0, []
     for piece in pieces:
         if piece == "<EOS>":
             found.append(-1)
             continue
-        letters = piece.replace(SPACE, " ")
+        if byte := BYTE.fullmatch(piece):
+            place += int(byte[1], 16) & 0xC0 != 0x80  # the first one of a letter in UTF-8
+            found.append(sum(end < place for _, end in words[:-1]))
+            continue
+        letters = "?" if piece == "<unk>" else piece.replace(SPACE, " ")
         if place == 0:  # SentencePiece writes a space before the first word
             letters = letters.removeprefix(" ")
         first = place + len(letters) - len(letters.lstrip(" "))

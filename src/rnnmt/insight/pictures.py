@@ -160,12 +160,19 @@ def heat(
     for row, of_row in enumerate(array) if text else ():
         for column, value in enumerate(of_row):
             if not np.isnan(value):
-                red, green, blue, _ = image.cmap(image.norm(value))
-                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+                background = image.cmap(image.norm(value))[:3]
                 axes.text(
                     column, row, format(value, text), ha="center", va="center", fontsize=8,
-                    color="white" if dark else "black",
+                    color="white" if _luminance(*background) < 0.179 else "black",
                 )  # fmt: skip
+
+
+def _luminance(red: float, green: float, blue: float) -> float:
+    """WCAG 2's relative luminance; at 0.179 black and white have the same contrast with it."""
+    linear = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)
+    )
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def runs_of(evidence: Evidence, variant: str) -> list[str]:
