@@ -131,7 +131,8 @@ def reproduce(pipeline: str) -> None:
     if stale.intersection(SHARED):
         commands.check(*DVC, "repro", address(pipeline, "align"))
         stale = changed(pipeline)
-    labels = [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
+    # Settings tend to go from small models to large, and the longest chain must not begin last.
+    labels = [f"{v}-{seed}" for v in reversed(params.variants()) for seed in params.seeds()]
     chains = {label: [f"{stage}@{label}" for stage in CHAIN] for label in labels}
     chains["memory"] = ["memory"]
     run_chains(
