@@ -6,6 +6,7 @@ and the table of what they tried.
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 import browsers
+
+# Shells start jobs in the background with SIGINT ignored, which programs under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TALLIES: dict[str, Counter[str]] = {}
 

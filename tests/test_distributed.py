@@ -68,7 +68,7 @@ def history(made: Clone, variant: str) -> np.ndarray:
 
 
 def test_two_processes_train_what_one_does(clone: Clone) -> None:
-    np.testing.assert_allclose(history(clone, "two"), history(clone, "one"), rtol=1e-4)
+    np.testing.assert_allclose(history(clone, "two"), history(clone, "one"), rtol=1e-3)
     single, both = weights(clone, "one"), weights(clone, "two")
     for name, weight in single.items():
         torch.testing.assert_close(both[name], weight, rtol=1e-3, atol=1e-3)

@@ -1257,13 +1257,14 @@ def test_opus_of_translation_memories_and_xz(server: Server, tmp_path: Path) -> 
     pages = {(f"la page {n}", f"page {n}") for n in range(10)}
     assert set(zip(*sides, strict=True)) < banks | pages
 
+
+def test_a_translation_memory_that_is_damaged_or_a_bomb(tmp_path: Path) -> None:
     entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
     bomb = f'<!DOCTYPE tmx [<!ENTITY e0 "ha">{entities}]><tmx><body>&e11;</body></tmx>'
-    for name, text in ("half", tmx[:-40]), ("bomb", bomb):
-        server.answers = [serve(zipped({"ecb2017.UNIQUE.en-fr.tmx": text}))]
-        (tmp_path / name).mkdir()
-        error = fails(tmp_path / name, opus(memory), server.url)
-        assert f"{memory}.zip (*.tmx): no TMX: " in error
+    for text in "<tmx><body><tu>", "no XML", bomb:
+        (tmp_path / "a.zip").write_bytes(zipped({"a.tmx": text}))
+        with pytest.raises(UserError, match=r"a\.zip \(\*\.tmx\): no TMX: "):
+            list(files.translation_units(files.Text(tmp_path / "a.zip", "*.tmx"), ["en"], ["fr"]))
 
 
 def test_a_corpus_of_another_format_is_refused_with_what_to_do(tmp_path: Path) -> None:

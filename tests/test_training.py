@@ -87,7 +87,7 @@ def test_the_rate_grows_to_its_peak_and_then_follows_its_schedule(
 ) -> None:
     found = watched(settings(schedule=schedule), tmp_path).rates
     steps = len(found)
-    assert steps > 8
+    assert steps > 6
     warm = [0.05 * (step + 1) / 4 for step in range(4)]
     after = {
         "constant": lambda step: 0.05,  # noqa: ARG005
@@ -100,7 +100,7 @@ def test_the_rate_grows_to_its_peak_and_then_follows_its_schedule(
 def test_gradients_are_clipped_to_their_norm(tmp_path: Path) -> None:
     free = watched(settings(gradient_clip=1e9), tmp_path / "free").norms
     clipped = watched(settings(gradient_clip=1e-3), tmp_path / "clipped").norms
-    assert len(free) == len(clipped) > 8
+    assert len(free) == len(clipped) > 5
     assert min(free) > 2e-3
     assert clipped == pytest.approx([1e-3] * len(clipped), rel=1e-3)
 
@@ -110,7 +110,7 @@ def test_the_model_that_is_kept_is_that_of_the_best_epoch(tmp_path: Path) -> Non
     clone = Clone(tmp_path)
     chosen = clone.settings()
     chosen["train"] |= {"max_epochs": 60, "learning_rate": 0.02, "schedule": "constant"}
-    chosen["train"]["patience"] = 2
+    chosen["train"] |= {"patience": 1, "batch_tokens": 400}
     chosen["model"] |= {"embedding": 64, "hidden": 64, "dropout": 0.0}
     chosen["variants"] = {
         "by-loss": {"cell": "gru", "attention": "general", "monitor": "val/loss"},

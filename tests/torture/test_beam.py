@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rnnmt.model.likeliest import candidates, largest, likeliest
-from rnnmt.model.prepared import PackedOutput, QuantizedOutput, _has_8_bit_products
+from rnnmt.model.prepared import MARGIN, PackedOutput, QuantizedOutput, _has_8_bit_products
 from rnnmt.search.beam import Hypothesis
 from test_search import Tables, enumerate_all, plain_beam
 
@@ -236,7 +236,7 @@ def test_output_layers_on_any_numbers(trials: range, tally: Counter[str]) -> Non
         ill = torch.from_numpy(random.random(rows) < 0.2)
         exact = features.double() @ weight.double().T + bias.double()
         possible = bool((bias > -INF).any())
-        for layer in layers:
+        for layer in layers if words > MARGIN else layers[:1]:
             made = layer(weight, bias) if layer is PackedOutput else layer(weight, bias, 1.0)  # type: ignore[call-arg]
             best, (log_probs, tokens) = made.best(features), made.likeliest(features, count)
             told_of = f"{told}, {layer.__name__}"

@@ -672,7 +672,7 @@ def make_archived_trial(dice: random.Random, monkeypatch: pytest.MonkeyPatch) ->
     packed = make_archive(dice, kind, members, how == "numbers")
     if how:
         packed = damage_archive(dice, kind, how, packed)
-    entry = opus.Entry("ID", "http://nowhere", kind, names, "tsv" if tsv else "txt", [1, 2], "")
+    entry = opus.Entry("ID", "http://nowhere", kind, names, "tsv" if tsv else "txt", [1, 2], [], "")
     monkeypatch.setattr(opus, "_look_up", lambda _: [entry])
     Path("work/downloads/opus").mkdir(parents=True)
     Path(f"work/downloads/opus/ID.{kind}").write_bytes(packed)
