@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
 
 def shrink(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of which everything runs in a minute, all else as it was."""
-    small = settings | SMALL
+    small = settings | SMALL | {"threads": 1}  # tests run side by side
     small["model"] = settings["model"] | {"embedding": 16, "hidden": 16}
     small["train"] = settings["train"] | {
         "max_epochs": 3,

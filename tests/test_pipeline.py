@@ -504,6 +504,7 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_killed_in_every_stage_it_ends_with_the_same_bytes(clone: Clone, tmp_path: Path) -> None:
     """SIGKILL to the whole process group, again and again, then a plain `dvc repro`.
 
