@@ -5,23 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from rnnmt.dataset.store import ParallelStore, TokenStore
-from rnnmt.dataset.tokenizer import Tokenizer, TokenizerSettings, train
-from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
-from rnnmt.model.settings import ModelSettings, TrainSettings
-from rnnmt.model.training import ParallelData, ResumePoint, TranslationModule, averaging
+from rnnmt.model.training import ResumePoint, TranslationModule, averaging
+from test_training import settings, small_training
 
 torch.set_num_threads(1)
 
 DECAY = 0.8
 EPOCHS = 3
-WORDS = ["aa", "bb", "cc", "dd", "ee"]
 
 
 class Watch(pl.Callback):
@@ -57,35 +52,10 @@ def weights(module: TranslationModule) -> list[Tensor]:
     return [weight.detach().clone() for weight in module.model.parameters()]
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    settings = TokenizerSettings(algorithm="bpe", joint=True, vocabulary=20, byte_fallback=False)
-    return Tokenizer(train([" ".join(WORDS)] * 50, settings, ""))
-
-
-def fit(
-    tokenizer: Tokenizer, callbacks: list[pl.Callback], last: Path | None = None
-) -> TranslationModule:
+def fit(callbacks: list[pl.Callback], last: Path | None = None) -> TranslationModule:
     """Train, with an average of the weights if it is among `callbacks`; go on from `last`."""
-    random = np.random.default_rng(1)
-    lines = [" ".join(random.choice(WORDS, random.integers(1, 6))) for _ in range(40)]
-    store = TokenStore.of(*tokenizer.encode_flat(lines))
-    pairs = ParallelStore(store, store)
-    size = tokenizer.vocabulary_size
-    model = ModelSettings(
-        cell="gru", attention="dot", heads=1, embedding=8, hidden=8, encoder_layers=1,
-        decoder_layers=1, layer_norm=False, dropout=0.2, word_dropout=0.2, tie_embeddings=True,
-    )  # fmt: skip
-    settings = TrainSettings(
-        fraction=1.0, batch_tokens=50, max_epochs=EPOCHS, patience=9, monitor="val/loss",
-        learning_rate=0.05, warmup_steps=2, schedule="constant", bpe_dropout=0.0,
-        label_smoothing=0.1, gradient_clip=1.0, weight_decay=0.0,
-        weight_average=DECAY, precision="float32", processes=1, nodes=1, checkpoint_seconds=60.0,
-    )  # fmt: skip
-    torch.manual_seed(1)
-    seq2seq = Seq2Seq(model, Vocabularies(size, size, True))
-    data = ParallelData(pairs, pairs, settings.batch_tokens, 1, None)
-    module = TranslationModule(seq2seq, settings, "float32", 1, 1, tokenizer, lines)
+    chosen = settings(max_epochs=EPOCHS, warmup_steps=2, schedule="constant", weight_average=DECAY)
+    module, data = small_training(chosen, 1, dropout=0.2)
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=EPOCHS, callbacks=callbacks, logger=False,
         enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
@@ -103,10 +73,10 @@ def average(updates: list[list[Tensor]]) -> list[Tensor]:
     return mean
 
 
-def test_the_average_is_validated_and_the_weights_go_on(tokenizer: Tokenizer) -> None:
+def test_the_average_is_validated_and_the_weights_go_on() -> None:
     plain, watch = Watch(), Watch()
-    fit(tokenizer, [plain])
-    module = fit(tokenizer, [averaging(DECAY), watch])
+    fit([plain])
+    module = fit([averaging(DECAY), watch])
     steps = len(watch.updates) // EPOCHS
     assert steps > 3
     for one, other in zip(plain.updates, watch.updates, strict=True):
@@ -117,11 +87,11 @@ def test_the_average_is_validated_and_the_weights_go_on(tokenizer: Tokenizer) ->
     torch.testing.assert_close(weights(module), average(watch.updates))
 
 
-def test_resumed_the_average_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    whole = weights(fit(tokenizer, [averaging(DECAY)]))
+def test_resumed_the_average_is_the_same(tmp_path: Path) -> None:
+    whole = weights(fit([averaging(DECAY)]))
     last = tmp_path / "last.ckpt"
     for steps in (1, 5):
         with pytest.raises(StopError):
-            fit(tokenizer, [averaging(DECAY), ResumePoint(last, 0.0), Stop(steps)])
-        resumed = weights(fit(tokenizer, [averaging(DECAY)], last))
+            fit([averaging(DECAY), ResumePoint(last, 0.0), Stop(steps)])
+        resumed = weights(fit([averaging(DECAY)], last))
         torch.testing.assert_close(resumed, whole, rtol=0.0, atol=0.0)

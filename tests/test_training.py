@@ -38,8 +38,9 @@ def settings(**changes: Any) -> TrainSettings:
     return TrainSettings(**values | changes)
 
 
-def small_training(chosen: TrainSettings, steps: int) -> tuple[TranslationModule, ParallelData]:
-    torch.manual_seed(1)
+def small_training(
+    chosen: TrainSettings, steps: int, dropout: float = 0.0
+) -> tuple[TranslationModule, ParallelData]:
     random = np.random.default_rng(1)
     lines = [" ".join(random.choice(WORDS, random.integers(1, 6))) for _ in range(40)]
     tokens = TokenizerSettings(algorithm="bpe", joint=True, vocabulary=20, byte_fallback=False)
@@ -49,8 +50,10 @@ def small_training(chosen: TrainSettings, steps: int) -> tuple[TranslationModule
     size = tokenizer.vocabulary_size
     model = ModelSettings(
         cell="gru", attention="dot", heads=1, embedding=8, hidden=8, encoder_layers=1,
-        decoder_layers=1, layer_norm=False, dropout=0.0, word_dropout=0.0, tie_embeddings=True,
+        decoder_layers=1, layer_norm=False, dropout=dropout, word_dropout=dropout,
+        tie_embeddings=True,
     )  # fmt: skip
+    torch.manual_seed(1)
     seq2seq = Seq2Seq(model, Vocabularies(size, size, True))
     module = TranslationModule(seq2seq, chosen, "float32", steps, 1, tokenizer, lines)
     return module, ParallelData(pairs, pairs, chosen.batch_tokens, 1, None)
