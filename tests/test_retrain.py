@@ -91,8 +91,9 @@ def test_every_command_of_a_workflow_exists(file: Path) -> None:
             assert all(option in usage for option in options)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of each test's own: the champion of another one would judge its models."""
     with servers.mlflow(tmp_path_factory.mktemp("servers")) as address:
         yield address
 
