@@ -754,7 +754,7 @@ STATEMENTS = (
 
 def _stats(evidence: Evidence, variant: str, split: str) -> Array:
     """BLEU's statistics of beam search, (seeds, sentences, k)."""
-    return np.stack([evidence.statistics("bleu", r, split) for r in _runs(evidence, variant)])
+    return np.stack([evidence.statistics("bleu", r, split) for r in evidence.runs_of(variant)])
 
 
 def _bleu(rows: Array, weight: Floats) -> float:
@@ -773,13 +773,9 @@ def _sentence_chrf(evidence: Evidence, variant: str) -> Floats:
     score = partial(metrics.score, "chrf")
     by_seed = [
         [score(row) for split in evidence.tests for row in evidence.statistics("chrf", run, split)]
-        for run in _runs(evidence, variant)
+        for run in evidence.runs_of(variant)
     ]
     return np.asarray(np.mean(by_seed, axis=0))
-
-
-def _runs(evidence: Evidence, variant: str) -> list[str]:
-    return [name for name, run in evidence.runs.items() if run.variant == variant]
 
 
 def _by_pair(found: Found) -> dict[str, list[float]]:

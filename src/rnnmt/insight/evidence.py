@@ -41,6 +41,10 @@ class Evidence:
     def variants(self) -> list[str]:
         return list(dict.fromkeys(run.variant for run in self.runs.values()))
 
+    def runs_of(self, variant: str) -> list[str]:
+        """The runs of a variant, one for each seed."""
+        return [name for name, run in self.runs.items() if run.variant == variant]
+
     def settings(self, variant: str, part: str) -> dict[str, Any]:
         """What a variant was trained with: its `model` or its `train`."""
         found: dict[str, Any] = self.comparison["variants"][variant]["settings"].get(part) or {}

@@ -122,7 +122,7 @@ def row(evidence: Evidence, variant: str) -> dict[str, Any]:
             }
             for split in evidence.tests
         ],
-        "runs": pictures.runs_of(evidence, variant),
+        "runs": evidence.runs_of(variant),
         "best": variant == evidence.comparison["best"],
     }
 
@@ -131,7 +131,7 @@ def chosen(evidence: Evidence, count: int) -> list[Sentence]:
     """Sentences of the first test set in all lengths, with what each variant saw and kept."""
     split = evidence.tests[0]
     sources, targets = evidence.sources[split], evidence.wanted.splits[split]
-    first = {v: pictures.runs_of(evidence, v)[0] for v in evidence.variants}
+    first = {v: evidence.runs_of(v)[0] for v in evidence.variants}
     attended = {v: evidence.attended(r, split) for v, r in first.items() if r in evidence.attending}
     found = []
     for number, place in enumerate(examples(sources, count)):
@@ -197,7 +197,7 @@ def _pictures(
 def extremes(evidence: Evidence) -> dict[str, list[dict[str, Any]]]:
     """Of the best variant, the worst translations and the longest that are exact."""
     split, best = evidence.tests[0], evidence.comparison["best"]
-    run = pictures.runs_of(evidence, best)[0]
+    run = evidence.runs_of(best)[0]
     lines = evidence.hypotheses(run, split)
     targets, sources = evidence.wanted.splits[split], evidence.sources[split]
     score = partial(metrics.score, "chrf")

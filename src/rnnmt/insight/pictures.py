@@ -175,10 +175,6 @@ def _luminance(red: float, green: float, blue: float) -> float:
     return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def runs_of(evidence: Evidence, variant: str) -> list[str]:
-    return [name for name, run in evidence.runs.items() if run.variant == variant]
-
-
 def mean(values: Sequence[Any]) -> Any:
     """Over the seeds, of numbers or lists of them."""
     return np.mean(np.array(values, dtype=float), axis=0)
@@ -190,7 +186,7 @@ def mean(values: Sequence[Any]) -> Any:
 def _learning(evidence: Evidence) -> Figure:
     figure, (left, right) = panels(2)
     for variant in evidence.variants:
-        for run in runs_of(evidence, variant):
+        for run in evidence.runs_of(variant):
             rows = evidence.history(run)
             epochs = range(1, len(rows) + 1)
             form = look(evidence, variant)
@@ -257,7 +253,7 @@ def _length(evidence: Evidence) -> Figure:
         for variant in evidence.variants:
             slices = [
                 evidence.analyses[run]["slices"][split]["length"]
-                for run in runs_of(evidence, variant)
+                for run in evidence.runs_of(variant)
             ]
             x = [(part["low"] + part["high"]) / 2 for part in slices[0]]
             value, low, high = (
@@ -286,7 +282,7 @@ def _phenomenon(evidence: Evidence) -> Figure | None:
                     evidence.analyses[run]["slices"][split]["phenomenon"][name]["exact"]["score"]
                     for name in names
                 ]
-                for run in runs_of(evidence, variant)
+                for run in evidence.runs_of(variant)
             ]
         )
         for variant in evidence.variants
@@ -401,9 +397,7 @@ def _search(evidence: Evidence) -> Figure:
     }
     for panel, (name, said) in zip(grid.flat, names.items(), strict=True):
         for variant in evidence.variants:
-            found = [
-                evidence.analyses[run]["search"]["beams"] for run in runs_of(evidence, variant)
-            ]
+            found = [evidence.analyses[run]["search"]["beams"] for run in evidence.runs_of(variant)]
             beams = [row["beam"] for row in found[0]]
             values = mean([[row[name] for row in rows] for rows in found])
             values = 100 * values if name == "search_errors" else values
@@ -471,7 +465,7 @@ def _order(evidence: Evidence) -> Figure:
         names: list[str] = []
         for place, variant in enumerate(evidence.variants):
             parts = [
-                evidence.analyses[r]["slices"][split]["order"] for r in runs_of(evidence, variant)
+                evidence.analyses[r]["slices"][split]["order"] for r in evidence.runs_of(variant)
             ]
             names = [f"{p['order']}\n{p['tau']:.2f}" for p in parts[0]]
             value, low, high = (
