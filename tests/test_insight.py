@@ -40,6 +40,7 @@ from rnnmt.insight.gates import Weights, gradient_flow, half_life, trace
 from rnnmt.model.cells import CELLS
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
+from rnnmt.stages.align import _pairs
 
 H, STEPS = 6, 30
 
@@ -226,6 +227,17 @@ def test_the_aligner_finds_most_of_the_true_links(corpus: dict[str, list[Sentenc
     rate = error_rate(aer_counts(a.sure, b) for a, b in zip(found, true, strict=True))
     straight = error_rate(aer_counts(diagonal(b), b) for b in true)
     assert rate < 0.15 < straight
+
+
+@pytest.mark.parametrize(("at_most", "step"), [(None, 1), (11, 1), (10, 2), (3, 4), (1, 11)])
+def test_the_aligner_learns_from_lines_evenly_spread(
+    at_most: int | None, step: int, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("".join(f"line {n}\u2028 .\r\n" for n in range(10)), newline="")
+    target.write_text("".join(f"ligne {n}\n" for n in range(10)), newline="")
+    expected = [(["line", f"{n}", "."], ["ligne", f"{n}"]) for n in range(0, 10, step)]
+    assert list(_pairs(source, target, at_most)) == expected
 
 
 @pytest.mark.parametrize("kind", ["true", "statistical"])

@@ -118,10 +118,14 @@ def test_the_model_that_is_kept_is_that_of_the_best_epoch(tmp_path: Path) -> Non
     chosen["variants"] = {
         "by-loss": {"cell": "gru", "attention": "general", "monitor": "val/loss"},
         "by-bleu": {"cell": "gru", "attention": "general", "monitor": "val/bleu"},
-    }
+        "averaged": {
+            "cell": "gru", "attention": "general", "monitor": "val/loss", "weight_average": 0.9,
+        },
+    }  # fmt: skip
     clone.write(chosen)
     clone.repro("tokenize")
-    for variant, monitor, choose in ("by-loss", "val/loss", min), ("by-bleu", "val/bleu", max):
+    for variant in chosen["variants"]:
+        monitor, choose = ("val/bleu", max) if variant == "by-bleu" else ("val/loss", min)
         stage = (sys.executable, "-m", "rnnmt.stages.train", variant, "1")
         run(*stage, cwd=clone.folder, env=clone.environment)
         folder = clone.folder / f"models/small/{variant}-1"

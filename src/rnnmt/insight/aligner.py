@@ -20,7 +20,7 @@ TENSION = 4.0
 NULL = 0.08  # of a word that translates none
 ROUNDS = 5
 SMOOTHING = 0.01  # added to each count: rare words do not bind whatever stands beside them
-PAIRS = 30_000  # sentence pairs learned from at most, evenly spread
+PAIRS = 30_000  # sentence pairs that are enough to learn from
 
 Ints = NDArray[np.int64]
 Pair = tuple[list[str], list[str]]
@@ -32,7 +32,7 @@ def align(training: Sequence[Pair], wanted: Sequence[Pair]) -> list[Links]:
     A pair of which one side has no words has no links, and nothing is learned from it.
     """
     linked = [pair for pair in wanted if all(pair)]
-    learned = [pair for pair in training[:: 1 + len(training) // PAIRS] if all(pair)]
+    learned = [pair for pair in training if all(pair)]
     both = iter(_common([*linked, *learned], len(linked)) if linked else ())
     found = [next(both) if all(pair) else set() for pair in wanted]
     return [

@@ -10,6 +10,7 @@ training text.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from rnnmt import params
@@ -41,23 +42,35 @@ def main() -> None:
 
 
 def _align(corpus: str, tests: list[str], out: Path) -> None:
-    from rnnmt.insight.aligner import align
+    from rnnmt.insight.aligner import PAIRS, align
 
     raw, tokens = Path("data", corpus, "raw"), Path("data", corpus, "tokens")
-    training = _pairs(raw / "train.source", raw / "train.target")
-    sets = {s: _pairs(tokens / f"{s}.source.txt", tokens / f"{s}.target.txt") for s in tests}
+    training = list(_pairs(raw / "train.source", raw / "train.target", PAIRS))
+    sets = {s: list(_pairs(tokens / f"{s}.source.txt", tokens / f"{s}.target.txt")) for s in tests}
     linked = iter(align(training, [pair for pairs in sets.values() for pair in pairs]))
     for split, pairs in sets.items():
         lines = [to_json(next(linked)) + "\n" for _ in pairs]
         (out / f"{split}.links.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def _pairs(source: Path, target: Path) -> list[tuple[list[str], list[str]]]:
+def _pairs(
+    source: Path, target: Path, at_most: int | None = None
+) -> Iterator[tuple[list[str], list[str]]]:
+    """The words of both sides of each line, or of `at_most` lines evenly spread."""
     try:
-        sides = [file.read_text(encoding="utf-8").split("\n")[:-1] for file in (source, target)]
+        with (
+            open(source, encoding="utf-8", newline="\n") as sources,
+            open(target, encoding="utf-8", newline="\n") as targets,
+        ):
+            step = 1
+            if at_most:
+                step += sum(1 for _ in sources) // at_most
+                sources.seek(0)
+            for number, (one, other) in enumerate(zip(sources, targets, strict=True)):
+                if number % step == 0:
+                    yield words(one), words(other)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; run: dvc repro tokenize") from None
-    return [(words(a), words(b)) for a, b in zip(*sides, strict=True)]
 
 
 if __name__ == "__main__":

@@ -255,7 +255,8 @@ def _trainer(
         filename="best",
         monitor=settings.monitor,
         mode=mode,
-        save_weights_only=True,
+        # Lightning asks the callbacks, and so the one that averages, for whole checkpoints only.
+        save_weights_only=not settings.weight_average,
         auto_insert_metric_name=False,
         enable_version_counter=False,
         # At its end an epoch is saved to be resumed from: its model must have been judged before.
