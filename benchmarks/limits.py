@@ -33,6 +33,7 @@ from rnnmt.dataset.tokenizer import PAD, Tokenizer  # noqa: E402
 from rnnmt.model.attention import Memory  # noqa: E402
 from rnnmt.model.folder import TrainedModel  # noqa: E402
 from rnnmt.model.loss import linear_cross_entropy  # noqa: E402
+from rnnmt.model.prepared import prepare  # noqa: E402
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies  # noqa: E402
 from rnnmt.model.settings import variant  # noqa: E402
 from rnnmt.model.training import TranslationModule  # noqa: E402
@@ -96,11 +97,13 @@ def training(precision: str, batches: list[Batch]) -> dict[str, Any]:
 
 
 def decoding(beam: int) -> dict[str, Any]:
-    """As `training`, for a search over test_2016_flickr, batches of 64, in float32."""
+    """As `training`, for a search over test_2016_flickr, batches of 64, all in float32."""
     module, _ = _module("float32")
     source, target = (Tokenizer(DATA / "tokens" / f"{side}.model") for side in ("source", "target"))
     translator = Translator(TrainedModel(module.model.eval(), source, target, {}))
     _teach(module)
+    # An output layer in 8 bits has another limit than the products that it is compared with.
+    translator._decoders = [prepare(module.model.decoder, quantized=False)]
     sentences = (DATA / "tokens" / "test_2016_flickr.source.txt").read_text().split("\n")[:-1]
     pieces = source.encode(sentences)
     order = sorted(range(len(sentences)), key=lambda i: len(pieces[i]), reverse=True)
@@ -115,13 +118,14 @@ def decoding(beam: int) -> dict[str, Any]:
 
     rows = 0
 
-    def count(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
+    def count(_: nn.Module, inputs: tuple[Tensor, ...], __: Any) -> None:
         nonlocal rows
         rows += len(inputs[0])
 
-    hook = translator._decoders[0].output.register_forward_hook(count)
+    hook = translator._decoders[0].step.register_forward_hook(count)
     search()
     hook.remove()
+    assert rows >= len(sentences), "the steps of the search were not seen"
     tokens = sum(len(ids) + 1 for ids in pieces)
     operations = decoding_operations(module.model, tokens, len(sentences), rows)
     rates, seconds = [], []
@@ -166,8 +170,10 @@ def decoding_operations(model: Seq2Seq, source: int, sentences: int, rows: int) 
     decoder, attention = model.decoder, model.decoder.attention
     assert attention is not None
     once = _weights(model.encoder.forwards) + _weights(model.encoder.backwards)
-    # The features' product is folded into the output layer's, so it is not counted.
-    step = _weights(decoder.layers) + _weights(decoder.combine) + _weights(decoder.output)
+    # What is not counted: the features' product, which is folded into the output layer's, and that
+    # of the words with the first layer's weights, which is looked up.
+    step = _weights(decoder.layers) - decoder.get_parameter("layers.0.layer.weight_ih_l0").numel()
+    step += _weights(decoder.combine) + _weights(decoder.output)
     step += 2 * attention.hidden * source / sentences
     return 2.0 * (
         source * (once + _weights(attention)) + sentences * _weights(decoder.bridge) + rows * step
