@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import workers
 from common import shown, spread, table, write
-from workers import DATA, SYSTEMS, THREADS, WORK, Worker
+from workers import DATA, MODELS, SYSTEMS, THREADS, Worker
 
 from rnnmt.dataset.tokenizer import Tokenizer
 
@@ -94,18 +94,18 @@ def _parse() -> argparse.Namespace:
 
 def _train(names: list[str], updates: int) -> dict[str, Path | None]:
     """The file or folder of each system's model, trained now where there is none yet."""
-    folder = WORK / "models"
-    folder.mkdir(exist_ok=True)
-    models: dict[str, Path | None] = {name: folder / f"{name}-{updates}" for name in names}
+    MODELS.mkdir(exist_ok=True)
+    models = {name: MODELS / f"{name}-{updates}" for name in names}
     for name, model in models.items():
-        assert model is not None
         if model.exists():
             continue
         print(f"{name}: {updates:,} updates", flush=True)
+        part = model.with_name(f"{model.name}.part")  # only a whole one gets its name
         with workers.started({name: None}) as running:
             running[name].ask("train", updates=updates)
-            running[name].ask("save", model=str(model))
-    return models
+            running[name].ask("save", model=str(part))
+        part.rename(model)
+    return dict(models)
 
 
 def _rounds(

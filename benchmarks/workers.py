@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from rnnmt.scoring import metrics
 
 HERE = Path(__file__).parent
 WORK = HERE / "work"
+MODELS = WORK / "models"  # for decoding
 SETTINGS = HERE / "multi30k.yaml"
 DATA = WORK / "data" / "multi30k"
 THREADS = 2  # as in multi30k.yaml
@@ -136,11 +138,17 @@ def check(names: Iterable[str]) -> None:
 
 
 def prepare_data() -> None:
-    """Multi30k through the project's own stages, and as pieces for the peers; once."""
+    """Multi30k through the project's own stages, and as pieces for the peers; once.
+
+    With other settings also the models go, which were trained with other pieces.
+    """
     stamp = WORK / "multi30k.yaml"
     if stamp.exists() and stamp.read_bytes() == SETTINGS.read_bytes():
         return
     WORK.mkdir(exist_ok=True)
+    stamp.unlink(missing_ok=True)  # first: from here on the data is of no settings
+    if MODELS.exists():
+        shutil.rmtree(MODELS)
     for stage in ("download", "tokenize"):
         command = [sys.executable, "-m", f"rnnmt.stages.{stage}"]
         if subprocess.run(command, cwd=WORK, env=_environment()).returncode:
