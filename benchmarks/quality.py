@@ -24,7 +24,10 @@ def main() -> None:
     workers.prepare_data()
     scores: dict[str, list[dict[str, float]]] = {name: [] for name in chosen.systems}
     with workers.started(dict.fromkeys(chosen.systems)) as running:
-        behind = {name: {"seconds": 0.0, "updates": 0, "tokens": 0} for name in running}
+        # The first update, when all have been loaded and none disturbs another, takes no time.
+        behind = {name: worker.ask("train", updates=1) for name, worker in running.items()}
+        for done in behind.values():
+            done["seconds"] = 0.0
         for minutes in sorted(chosen.minutes):
             _train_until(minutes * 60, chosen.slice, running, behind)
             for name, worker in running.items():
