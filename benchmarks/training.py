@@ -26,8 +26,7 @@ def main() -> None:
         for worker in running.values():
             worker.ask("train", updates=chosen.warmup)
         rounds = _rounds(running, chosen.rounds, chosen.updates)
-        done = chosen.warmup + chosen.rounds * chosen.updates
-        losses = _losses(running, done, chosen.loss_after)
+        losses = _losses(running, _done(chosen), chosen.loss_after)
     results = {
         "settings": vars(chosen),
         "tokens_per_second": rounds,
@@ -64,7 +63,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--updates", type=int, default=50, help="of each system in one round")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--loss-after", type=int, default=1000, help="updates; 0 for none")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if 0 < chosen.loss_after < _done(chosen):
+        parser.error(f"--loss-after: warm-up and rounds are {_done(chosen)} updates already")
+    return chosen
+
+
+def _done(chosen: argparse.Namespace) -> int:
+    """The updates of each system when all rounds are over."""
+    return int(chosen.warmup + chosen.rounds * chosen.updates)
 
 
 def _rounds(running: dict[str, Worker], rounds: int, updates: int) -> dict[str, list[float]]:
