@@ -112,22 +112,11 @@ class Gate:
 def timed(
     translate: Callable[[list[str]], list[Any]], sentences: Sequence[str]
 ) -> tuple[list[Any], float]:
-    """`translate` sentences sorted by length; results in the given order, and the seconds."""
+    """`translate` lines of pieces, those of as many together; results in order, and seconds."""
     started = time.perf_counter()
     order = sorted(range(len(sentences)), key=lambda i: len(sentences[i].split()), reverse=True)
     results = dict(zip(order, translate([sentences[i] for i in order]), strict=True))
     return [results[i] for i in range(len(sentences))], time.perf_counter() - started
-
-
-def in_batches(
-    translate: Callable[[list[str]], list[Any]], size: int
-) -> Callable[[list[str]], list[Any]]:
-    """`translate` on at most `size` sentences at a time."""
-    return lambda sentences: [
-        result
-        for start in range(0, len(sentences), size)
-        for result in translate(sentences[start : start + size])
-    ]
 
 
 class LengthBuckets:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gate import Gate, arguments, in_batches, read_lines, timed
+from gate import Gate, arguments, read_lines
 
 from rnnmt import params
 
 params.use_threads()  # before torch is imported
 
 from rnnmt.model.folder import load_model  # noqa: E402
+from rnnmt.search.sets import in_batches, timed  # noqa: E402
 from rnnmt.search.translator import Translator  # noqa: E402
 
 
@@ -25,7 +26,7 @@ def translate(
         return [best.text for best, *_ in found]
 
     sentences = read_lines(data / "tokens" / f"{split}.source.txt", every)
-    texts, seconds = timed(in_batches(search, batch), sentences)
+    texts, seconds = timed(lambda: in_batches(translator, search, sentences, batch))
     return {"texts": texts, "seconds": seconds}
 
 
