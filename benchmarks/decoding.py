@@ -52,8 +52,9 @@ def main() -> None:
     for setting in SETTINGS:
         # A fresh process for each: its peak memory is that of this setting.
         with workers.started(models) as running:
+            versions = workers.versions(running)
             runs[setting.title] = _rounds(running, setting, chosen.rounds)
-    results = {"settings": vars(chosen), "runs": runs}
+    results = {"settings": vars(chosen), "versions": versions, "runs": runs}
     print(report(results))
     print(write("decoding", THREADS, results))
 

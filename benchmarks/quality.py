@@ -24,6 +24,7 @@ def main() -> None:
     workers.prepare_data()
     scores: dict[str, list[dict[str, float]]] = {name: [] for name in chosen.systems}
     with workers.started(dict.fromkeys(chosen.systems)) as running:
+        versions = workers.versions(running)
         # The first update, when all have been loaded and none disturbs another, takes no time.
         behind = {name: worker.ask("train", updates=1) for name, worker in running.items()}
         for done in behind.values():
@@ -36,7 +37,7 @@ def main() -> None:
                 scores[name].append({"minutes": minutes, **behind[name], "bleu": bleu})
             latest = ", ".join(f"{name} {rows[-1]['bleu']:.1f}" for name, rows in scores.items())
             print(f"{minutes:g} minutes: {latest} BLEU", flush=True)
-    results = {"settings": vars(chosen), "scores": scores}
+    results = {"settings": vars(chosen), "versions": versions, "scores": scores}
     print(report(results))
     print(write("quality", THREADS, results))
 

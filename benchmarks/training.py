@@ -23,12 +23,14 @@ def main() -> None:
     workers.check(chosen.systems)
     workers.prepare_data()
     with workers.started(dict.fromkeys(chosen.systems)) as running:
+        versions = workers.versions(running)
         for worker in running.values():
             worker.ask("train", updates=chosen.warmup)
         rounds = _rounds(running, chosen.rounds, chosen.updates)
         losses = _losses(running, _done(chosen), chosen.loss_after)
     results = {
         "settings": vars(chosen),
+        "versions": versions,
         "tokens_per_second": rounds,
         "summary": {name: spread(values) for name, values in rounds.items()},
         "validation": losses,

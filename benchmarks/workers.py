@@ -107,6 +107,11 @@ def started(models: dict[str, Path | None]) -> Iterator[dict[str, Worker]]:
         yield workers
 
 
+def versions(running: dict[str, Worker]) -> dict[str, dict[str, str]]:
+    """Of Python, torch and the toolkit in each worker's own environment."""
+    return {name: worker.ask("versions")["versions"] for name, worker in running.items()}
+
+
 def translated(answer: dict[str, Any]) -> list[str]:
     """The detokenised sentences of an answer to `translate`; the peers answer with pieces."""
     if "texts" in answer:

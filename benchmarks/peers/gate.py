@@ -3,6 +3,7 @@
 A worker is one long-lived process of one toolkit. It reads commands from its standard input, one
 JSON object a line, and answers each with one line of JSON:
 
+    {"do": "versions"}                  -> versions, of Python, torch and the toolkit
     {"do": "train", "updates": 50}      or "seconds": 60 -> updates, tokens, seconds
     {"do": "loss"}                      of the validation set -> nll (nats, a sum), tokens
     {"do": "translate", "split": "valid", "beam": 5, "batch": 64, "every": 1}
@@ -18,8 +19,10 @@ Imports neither rnnmt nor a peer, since each runs in its own environment.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
+import platform
 import random
 import sys
 import time
@@ -49,10 +52,12 @@ class Gate:
     """Answers commands; between them hands a training loop as many batches as were asked for.
 
     From its making on, standard output is for answers: what a toolkit prints goes to the log.
+    `packages` are those that make the toolkit, torch apart.
     """
 
-    def __init__(self, actions: dict[str, Action] | None = None) -> None:
-        self.actions = actions or {}  # may be filled while the toolkit builds its model
+    def __init__(self, *packages: str) -> None:
+        # May be filled further while the toolkit builds its model.
+        self.actions: dict[str, Action] = {"versions": lambda: {"versions": versions(*packages)}}
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self._updates = self._tokens = 0
@@ -107,6 +112,12 @@ class Gate:
     def _answer(self, values: dict[str, Any]) -> None:
         self._answers.write(json.dumps(values) + "\n")
         self._answers.flush()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of Python, torch and `packages`, in the worker's own environment."""
+    found = {name: importlib.metadata.version(name) for name in ("torch", *packages)}
+    return {"python": platform.python_version(), **found}
 
 
 def timed(

@@ -181,7 +181,7 @@ def train(gate: Gate, kind: str, data: Path, args: Any) -> None:
 
 def main() -> None:
     chosen = arguments()
-    gate = Gate()
+    gate = Gate("joeynmt")
     torch.set_num_threads(chosen.threads)
     logging.basicConfig(level=logging.WARNING)
     chosen.work.mkdir(parents=True, exist_ok=True)

@@ -187,7 +187,7 @@ def train(gate: Gate, kind: str, data: Path, work: Path) -> None:
 
 def main() -> None:
     chosen = arguments()
-    gate = Gate()
+    gate = Gate("OpenNMT-py")
     torch.set_num_threads(chosen.threads)
     if chosen.model is None:
         train(gate, chosen.kind, chosen.data, chosen.work)
