@@ -12,6 +12,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -43,6 +44,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # (M, K, N) of the products that a step consists of, and one that is easy for any processor.
 SHAPES = [(1024, 256, 8000), (1024, 8000, 256), (1024, 512, 1024), (1024, 1024, 1024)]
 BATCHES, ROUNDS = 16, 5
+Parts = dict[str, Callable[[Batch], Callable[[], Any]]]  # what is timed, made ready for a batch
 
 
 def main() -> None:
@@ -73,12 +75,13 @@ def training(precision: str, batches: list[Batch]) -> dict[str, Any]:
     for batch in batches[:4]:
         update(batch)
     operations = sum(training_operations(module.model, batch) for batch in batches)
-    rates, seconds, of_parts = [], [], {name: [] for name in parts}
+    rates, seconds = [], []
+    of_parts: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(ROUNDS):
         rates.append(product_rate(PRECISIONS[precision]))
-        seconds.append(_seconds(lambda: [update(batch) for batch in batches]))
+        seconds.append(sum(_seconds(partial(update, batch)) for batch in batches))
         for name, part in parts.items():
-            of_parts[name].append(_seconds(lambda part=part: [part(batch) for batch in batches]))
+            of_parts[name].append(sum(_seconds(part(batch)) for batch in batches))
     tokens = sum(int((batch.labels != PAD).sum()) for batch in batches)
     reached = [operations / s / 1e9 for s in seconds]
     return {
@@ -172,7 +175,8 @@ def decoding_operations(model: Seq2Seq, source: int, sentences: int, rows: int) 
     once = _weights(model.encoder.forwards) + _weights(model.encoder.backwards)
     # What is not counted: the features' product, which is folded into the output layer's, and that
     # of the words with the first layer's weights, which is looked up.
-    step = _weights(decoder.layers) - decoder.get_parameter("layers.0.layer.weight_ih_l0").numel()
+    looked_up = decoder.get_parameter("layers.0.layer.weight_ih_l0").numel()
+    step: float = _weights(decoder.layers) - looked_up
     step += _weights(decoder.combine) + _weights(decoder.output)
     step += 2 * attention.hidden * source / sentences
     return 2.0 * (
@@ -195,57 +199,66 @@ def product_rate(dtype: torch.dtype) -> float:
     return best
 
 
-def _parts(
-    module: TranslationModule, optimizer: torch.optim.Optimizer, precision: str
-) -> dict[str, Callable[[Batch], Any]]:
-    """The parts of an update, each forwards and backwards by itself."""
+def _parts(module: TranslationModule, optimizer: torch.optim.Optimizer, precision: str) -> Parts:
+    """The parts of an update, each forwards and backwards by itself, on inputs made before."""
     encoder, decoder = module.model.encoder, module.model.decoder
-    attention = decoder.attention
+    attention, layer = decoder.attention, decoder.output
     assert attention is not None
-    dtype, width = PRECISIONS[precision], decoder.output.in_features
+    dtype, width, hidden = PRECISIONS[precision], layer.in_features, attention.hidden
     store = open_split(DATA / "tokens", "train")
 
-    def alone(forward: Callable[[Batch], Tensor]) -> Callable[[Batch], None]:
-        def run(batch: Batch) -> None:
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-                output = forward(batch)
-            output.float().sum().backward()
+    def alone(
+        forward: Callable[..., Tensor], inputs: Callable[[Batch], list[Tensor]] = lambda _: []
+    ) -> Callable[[Batch], Callable[[], None]]:
+        def prepared(batch: Batch) -> Callable[[], None]:
+            given = [values.requires_grad_() for values in inputs(batch)]
 
-        return run
+            def run() -> None:
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                    output = forward(batch, *given)
+                output.float().sum().backward()  # type: ignore[no-untyped-call]
 
-    def random(tokens: Tensor, width: int) -> Tensor:
-        return torch.randn(*tokens.shape, width, requires_grad=True)
+            return run
 
-    def encode(batch: Batch) -> Tensor:
-        states = random(batch.source, width)
+        return prepared
+
+    def random(tokens: Tensor, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(*tokens.shape, width, dtype=dtype)
+
+    def encode(_: Batch, states: Tensor) -> Tensor:
         right, _ = encoder.forwards[0](states)
         left, _ = encoder.backwards[0](states)
         return torch.cat([right, left], dim=2)
 
-    def attend(batch: Batch) -> Tensor:
-        states = random(batch.source, attention.hidden)
-        mask = batch.source != PAD
-        memory = Memory(states, attention.keys(states), mask)
-        context, _ = attention(random(batch.labels, attention.hidden).to(dtype), memory)
+    def attend(batch: Batch, states: Tensor, queries: Tensor) -> Tensor:
+        memory = Memory(states, attention.keys(states), batch.source != PAD)
+        context: Tensor = attention(queries, memory)[0]
         return context
 
-    def loss(batch: Batch) -> None:
+    def loss(batch: Batch) -> Callable[[], None]:
         labels = batch.labels[batch.labels != PAD]
-        features = torch.randn(len(labels), width, dtype=dtype, requires_grad=True)
-        layer = decoder.output
-        total, _ = linear_cross_entropy(features, layer.weight, layer.bias, labels, 0.1)
-        total.backward()
+        features = random(labels, width, dtype).requires_grad_()
+
+        def run() -> None:
+            total, _ = linear_cross_entropy(features, layer.weight, layer.bias, labels, 0.1)
+            total.backward()  # type: ignore[no-untyped-call]
+
+        return run
 
     return {
         "embedding": alone(
             lambda b: encoder.embedding(b.source).sum() + decoder.embedding(b.decoder_input).sum()
         ),
-        "encoder": alone(encode),
-        "decoder": alone(lambda b: decoder.layers[0](random(b.labels, width))[0]),
-        "attention": alone(attend),
+        "encoder": alone(encode, lambda b: [random(b.source, width)]),
+        "decoder": alone(
+            lambda _, inputs: decoder.layers[0](inputs)[0], lambda b: [random(b.labels, width)]
+        ),
+        "attention": alone(
+            attend, lambda b: [random(b.source, hidden, dtype), random(b.labels, hidden, dtype)]
+        ),
         "output layer and loss": loss,
-        "optimizer and clipping": lambda _: _step(module, optimizer),
-        "data loading": lambda b: make_batch(store, range(len(b.labels))),
+        "optimizer and clipping": lambda _: lambda: _step(module, optimizer),
+        "data loading": lambda b: lambda: make_batch(store, range(len(b.labels))),
     }
 
 
