@@ -9,11 +9,13 @@ every part of a training step by itself. See benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import workers
@@ -37,19 +39,23 @@ from rnnmt.model.loss import linear_cross_entropy  # noqa: E402
 from rnnmt.model.prepared import prepare  # noqa: E402
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies  # noqa: E402
 from rnnmt.model.settings import variant  # noqa: E402
-from rnnmt.model.training import TranslationModule  # noqa: E402
+from rnnmt.model.training import LOG_STEPS, History, TranslationModule  # noqa: E402
 from rnnmt.search.translator import Translator  # noqa: E402
+from rnnmt.stages import train as stage  # noqa: E402
+from rnnmt.tracking.training import training_logger  # noqa: E402
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # (M, K, N) of the products that a step consists of, and one that is easy for any processor.
 SHAPES = [(1024, 256, 8000), (1024, 8000, 256), (1024, 512, 1024), (1024, 1024, 1024)]
-BATCHES, ROUNDS = 16, 5
+WARM_UP, BATCHES, ROUNDS = 4, LOG_STEPS, 5  # in a trainer one of so many updates is logged
+TRAINER = ("logging", "Lightning's loop")
 Parts = dict[str, Callable[[Batch], Callable[[], Any]]]  # what is timed, made ready for a batch
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     workers.prepare_data()
+    torch.use_deterministic_algorithms(True)  # as the stages do
     batches = list(islice(_batches(), BATCHES))
     results: dict[str, Any] = {"training": {}, "decoding": {}}
     for precision in PRECISIONS:
@@ -72,14 +78,17 @@ def training(precision: str, batches: list[Batch]) -> dict[str, Any]:
         _step(module, optimizer)
 
     parts = _parts(module, optimizer, precision)
-    for batch in batches[:4]:
+    for batch in batches[:WARM_UP]:
         update(batch)
     operations = sum(training_operations(module.model, batch) for batch in batches)
     rates, seconds = [], []
-    of_parts: dict[str, list[float]] = {name: [] for name in parts}
+    of_parts: dict[str, list[float]] = {name: [] for name in (*parts, *TRAINER)}
     for _ in range(ROUNDS):
         rates.append(product_rate(PRECISIONS[precision]))
-        seconds.append(sum(_seconds(partial(update, batch)) for batch in batches))
+        bare, whole, logging = _with_trainer(module, precision, batches, update)
+        seconds.append(bare)
+        of_parts["logging"].append(logging)
+        of_parts["Lightning's loop"].append(whole - bare - logging)
         for name, part in parts.items():
             of_parts[name].append(sum(_seconds(part(batch)) for batch in batches))
     tokens = sum(int((batch.labels != PAD).sum()) for batch in batches)
@@ -262,6 +271,54 @@ def _parts(module: TranslationModule, optimizer: torch.optim.Optimizer, precisio
     }
 
 
+class Ended(Exception):  # noqa: N818
+    """The batches that a trainer is measured with are over."""
+
+
+def _with_trainer(
+    module: TranslationModule,
+    precision: str,
+    batches: list[Batch],
+    update: Callable[[Batch], None],
+) -> tuple[float, float, float]:
+    """Seconds of `update` and of the product's trainer, which take each batch in turn.
+
+    The third are those of the trainer's logging, History's and MLflow's, which are among its own.
+    """
+    model, settings = variant(precision)
+    bare, whole, logged = 0.0, 0.0, [0.0]
+
+    def timed(call: Callable[..., None]) -> Callable[..., None]:
+        return lambda *given, **how: logged.append(_seconds(lambda: call(*given, **how)))
+
+    class Batches:
+        def __len__(self) -> int:
+            return 1 << 40  # an epoch's end would validate
+
+        def __iter__(self) -> Iterator[Batch]:
+            nonlocal bare, whole
+            yield from batches[:WARM_UP]
+            logged.clear()
+            for batch in batches:
+                started = time.perf_counter()
+                yield batch
+                whole += time.perf_counter() - started
+                bare += _seconds(lambda batch=batch: update(batch))  # type: ignore[misc]
+            raise Ended
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        named = argparse.Namespace(variant=precision, seed=1)
+        description = stage._describe(named, model, settings, DATA / "tokens")
+        history, logger = History(), training_logger(description, resume=False)
+        history.on_train_batch_end = timed(history.on_train_batch_end)  # type: ignore[method-assign]
+        logger.log_metrics = timed(logger.log_metrics)  # type: ignore[method-assign]
+        trainer = stage._trainer(settings, Path(folder), [history], logger)
+        with contextlib.suppress(Ended):
+            trainer.fit(module, Batches())
+    return bare, whole, sum(logged)
+
+
 def report(results: dict[str, Any]) -> str:
     """The results as Markdown tables."""
 
@@ -295,8 +352,11 @@ def report(results: dict[str, Any]) -> str:
         for name in names
     ]
     sums = [sum(v["median"] for v in p["part_ms"].values()) for p in precisions.values()]
-    updates = [p["update_ms"]["median"] + p["part_ms"]["data loading"]["median"]
-               for p in precisions.values()]  # fmt: skip
+    besides = ("data loading", *TRAINER)  # the update that is timed as a whole has none of them
+    updates = [
+        p["update_ms"]["median"] + sum(p["part_ms"][name]["median"] for name in besides)
+        for p in precisions.values()
+    ]
     rest = [f"{update - known:.1f}" for update, known in zip(updates, sums, strict=True)]
     profile.append(["all else (dropout, other layers, sums)", *rest])
     profile.append(["an update", *(f"{update:.1f}" for update in updates)])
