@@ -2,7 +2,8 @@
 
 In a temporary clone with a shrunk corpus and two tiny models: commands that have nothing to do,
 and each stage beside its imports. A stage's rest is its whole time without its imports and the
-work that it measures itself: train its epochs, decode its searches, the others nothing.
+work that it measures itself: train its epochs, decode its searches, the others nothing; it has a
+bar where there is no other work.
 """
 
 from __future__ import annotations
@@ -34,12 +35,18 @@ COMMANDS = {
 STAGES = {
     "download": (),
     "tokenize": (),
+    "align": (),
     "train": ("lstm-general", "1"),
     "decode": ("lstm-general", "1"),
     "evaluate": ("lstm-general", "1"),
+    "ensemble": (),  # of one seed, which is nothing to do
     "compare": (),
+    "memory": (),
+    "analyze": ("lstm-general", "1"),
+    "report": (),
 }
-LIGHT = ("download", "tokenize", "evaluate", "compare")  # stages that need none of HEAVY
+UNMEASURED = ("memory", "analyze", "report")  # their work is in their rest
+LIGHT = ("download", "tokenize", "align", "evaluate", "ensemble", "compare")  # without HEAVY
 HEAVY = {"torch", "pytorch_lightning", "mlflow"}
 REST_BAR = 1.0  # seconds
 
@@ -57,7 +64,11 @@ def main() -> None:
     rows = [[name, *(common.shown(s[c], 2) for c in columns)] for name, s in stages.items()]
     print(common.table(["stage", *columns], rows), end="\n\n")
     missed = [name for name, bar in BARS.items() if commands[name]["median"] >= bar]
-    missed += [name for name, s in stages.items() if s["rest"]["median"] >= REST_BAR]
+    missed += [
+        name
+        for name, s in stages.items()
+        if s["rest"]["median"] >= REST_BAR and name not in UNMEASURED
+    ]
     print("bars missed:", ", ".join(missed) or "none")
     file = common.write("overhead", threads=1, results={"commands": commands, "stages": stages})
     print(file)
