@@ -257,6 +257,8 @@ MISTAKES = {
     "variant is false": ("  x: {cell: gru}", "  x: false", "variants.x", "False"),
     "variant's name": ("  x: {cell: gru}", "  X_1: {cell: gru}", "variants.X_1", "a-z"),
     "variant's name a number": ("  x: {cell: gru}", "  1: {cell: gru}", "variants.1", "a-z"),
+    "variant's name an option": ("  x: {cell: gru}", "  -a: {cell: gru}", "variants.-a", "a-z"),
+    "variant's long name": ("  x: {", f"  {'x' * 101}: {{", f"variants.{'x' * 101}", "at most 100"),
     "variants": ("variants:\n", "variants: 3\nmodel_:\n", "model_", "unknown"),
     "section is text": ("evaluate: {", "evaluate: all #{", "evaluate", "'all'"),
     "no penalty": ("penalty: [1.0]", "penalty: []", "decode.length_penalty", "least 1"),
@@ -274,6 +276,14 @@ MISTAKES = {
     "seeds negative": ("seeds: [1, 2]", "seeds: [-1]", "seeds", "distinct"),
     "seeds a number": ("seeds: [1, 2]", "seeds: 1", "seeds", "list"),
     "corpus name": ("{name: toy", "{name: ../toy", "corpus.name", "../toy"),
+    "corpus name an option": ("{name: toy", "{name: -toy", "corpus.name", "-toy"),
+    "one column": (
+        "bundled, seed: 1, sizes: {train: 9, valid: 3, test: 3}}",
+        "files, tsv: a, source_language: en, target_language: fr, columns: [1, 1],\n"
+        "  held_out: {valid: 1, test: 1}, seed: 1}",
+        "corpus.columns", "[1, 1]",
+    ),
+    "split's long name": ("test: 3", f"test{'x' * 97}: 3", "corpus.sizes", "at most 100"),
     "corpus source": ("source: bundled", "source: bundle", "corpus.source", "bundle"),
     "corpus key": ("source: bundled, seed", "source: bundled, sead", "corpus.sead", "'seed'"),
     "corpus sizes": ("valid: 3", "valid: 0", "corpus.sizes.valid", "0"),
@@ -293,7 +303,9 @@ def test_a_mistake_is_named_with_file_line_and_key(mistake: str, use: Callable[.
     changed = line_of(text, "model:") if mistake == "missing key" else None
     if changed is None:
         name = key.split(".")[-1]
-        in_flow = [i for i, x in enumerate(text.splitlines(), 1) if re.search(rf"\b{name}:", x)]
+        in_flow = [
+            i for i, x in enumerate(text.splitlines(), 1) if re.search(rf"(?<!\w){name}:", x)
+        ]
         section = line_of(text, key.split(".")[0] + ":")
         changed = min(i for i in in_flow if i >= section)
     assert message.startswith(f"params.yaml:{changed}: {key}: "), message
@@ -389,7 +401,8 @@ def test_every_number_is_in_the_table_of_limits() -> None:
 def test_the_limits_of_what_has_no_class(use: Callable[..., Path]) -> None:
     use("seeds: [1, 2]", f"seeds: [0, {2**31 - 1}]")
     assert params.seeds() == [0, 2**31 - 1]
-    for wrong in f"[{2**31}]", "[-1]", "[1.0]", "[true]", "[1, 1]", "[]", "{}", "[a]":
+    bomb = ", ".join(["&a0 [1]", *(f"&a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))])
+    for wrong in f"[{bomb}]", f"[{2**31}]", "[-1]", "[1.0]", "[true]", "[1, 1]", "[]", "{}", "[a]":
         use("seeds: [1, 2]", f"seeds: {wrong}")
         assert message_of(params.seeds).startswith("params.yaml:1: seeds: expected a list of dist")
     for count in 1, 1024:
@@ -497,7 +510,15 @@ def test_what_is_not_yaml_is_named_with_its_line(
 
 @pytest.mark.parametrize(
     "broken",
-    ["!!bool maybe", "!!timestamp never", "[" * 3000, "9" * 5000, "2024-13-45", "&a [*a]"],
+    [
+        "!!bool maybe",
+        "!!timestamp never",
+        "[" * 3000,
+        "9" * 5000,
+        "0x" + "f" * 5000,
+        "2024-13-45",
+        "&a [*a]",
+    ],
     ids=lambda broken: broken[:20],
 )
 def test_whatever_the_parser_raises_is_an_error_of_the_file(
@@ -507,6 +528,14 @@ def test_whatever_the_parser_raises_is_an_error_of_the_file(
     message = message_of(params.threads)
     assert message.startswith("params.yaml:")
     assert len(message) < 4000
+
+
+@pytest.mark.parametrize("place", ["threads: 2", "seeds: [1, 2]", "max_words: 100"])
+def test_numbers_too_long_to_be_printed_are_refused_anywhere(
+    place: str, use: Callable[..., Path]
+) -> None:
+    use(place, f"{place.split(':')[0]}: 0x{'f' * 5000}")
+    assert message_of(check_settings).startswith("params.yaml: not valid YAML: Exceeds the limit")
 
 
 def test_a_long_wrong_value_is_shown_in_short(use: Callable[..., Path]) -> None:

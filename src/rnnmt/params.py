@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError
 
 from rnnmt.errors import UserError
@@ -37,6 +38,9 @@ class Settings(BaseModel):
 
 S = TypeVar("S", bound=Settings)
 LONGEST = 80  # characters of a wrong value that are shown
+# Of what is a part of paths, and of a command's arguments, where '-' comes before an option.
+NAME = "[a-z0-9][a-z0-9-]{0,99}"
+NAMED = "at most 100 of a-z, 0-9 and '-', which is not the first"
 
 
 def path() -> Path:
@@ -87,9 +91,9 @@ def corpus_name() -> str:
     """`corpus.name`, the folder of this experiment under data/, models/ and reports/."""
     corpus = read()["corpus"]
     name = corpus.get("name") if isinstance(corpus, dict) else None
-    if not isinstance(name, str) or not re.fullmatch("[a-z0-9-]+", name):
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise UserError(
-            f"{_where(('corpus', 'name'))}: expected the name of a folder (a-z, 0-9 and '-'), "
+            f"{_where(('corpus', 'name'))}: expected the name of a folder ({NAMED}), "
             f"found {_shown(name)}"
         )
     return name
@@ -98,8 +102,8 @@ def corpus_name() -> str:
 def seeds() -> list[int]:
     """The training seeds: distinct whole numbers from 0 to 2**31 - 1."""
     values = read()["seeds"]
-    good = isinstance(values, list) and values and len(set(map(str, values))) == len(values)
-    if not good or not all(type(s) is int and 0 <= s < 2**31 for s in values):
+    good = isinstance(values, list) and all(type(s) is int and 0 <= s < 2**31 for s in values)
+    if not good or not values or len(set(values)) < len(values):
         raise UserError(f"{_where(('seeds',))}: expected a list of distinct whole numbers >= 0")
     return list(values)
 
@@ -130,15 +134,13 @@ def use_threads(count: int | None = None) -> None:
 
 
 def variants() -> list[str]:
-    """The names of the variants, which are parts of paths: a-z, 0-9 and '-'."""
+    """The names of the variants, which are parts of paths and of commands."""
     values = read()["variants"]
     if not isinstance(values, dict) or not values:
         raise UserError(f"{_where(('variants',))}: expected one entry for each variant")
     for name in values:
-        if not (isinstance(name, str) and re.fullmatch("[a-z0-9-]+", name)):
-            raise UserError(
-                f"{_where(('variants', name))}: a variant's name has only a-z, 0-9 and '-'"
-            )
+        if not (isinstance(name, str) and re.fullmatch(NAME, name)):
+            raise UserError(f"{_where(('variants', name))}: a variant's name has {NAMED}")
     return list(values)
 
 
@@ -162,7 +164,22 @@ def _parse(kind: str) -> Any:
 @functools.lru_cache(maxsize=2)
 def _parsed(kind: str, text: str) -> Any:
     # pure=True: the C loader would read YAML 1.1, where `no` is false and 1e-3 a string.
-    return YAML(typ=kind, pure=True).load(text)
+    yaml = YAML(typ=kind, pure=True)
+    if kind == "safe":
+        yaml.Constructor = _Printable
+    return yaml.load(text)
+
+
+class _Printable(SafeConstructor):
+    """Raises ValueError for numbers too long for Python to print them, hexadecimal ones too."""
+
+    def construct_yaml_int(self, node: Any) -> int:
+        value = int(super().construct_yaml_int(node))
+        str(value)
+        return value
+
+
+_Printable.add_constructor("tag:yaml.org,2002:int", _Printable.construct_yaml_int)
 
 
 def _where(at: tuple[Any, ...]) -> str:

@@ -33,7 +33,8 @@ TEXTS = (
     "1e-3", "no", "0o17", "0x1F", "1_000", "12:30:45", "2026-01-01", ".5", "5.", "+1", "~", "'",
     '"', "[", "{", "*x", "&x 1", "!!python/object/apply:os.getcwd []", "!!bool maybe", "!x 1",
     "|\n", "@", "`", "%", "- 1", "1 # 2", "a: b", "? 1", "[" * 2000, "9" * 6000, "\t1", "\x07",
-    "\ufeff1", "<<: 1", "!!set {a}", "!!binary =", "=", "1\n  ...", "1\n---\nx: 1",
+    "0x" + "f" * 6000, "\ufeff1", "<<: 1", "!!set {a}", "!!binary =", "=", "1\n  ...",
+    "1\n---\nx: 1",
 )  # fmt: skip
 QUICK = 20.0  # seconds for a file, on a slow machine that does other things too
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from rnnmt import params
 from rnnmt.params import Settings
 
-Name = Annotated[str, Field(pattern="^[a-z0-9-]+$", max_length=100)]
+Name = Annotated[str, Field(pattern=f"^{params.NAME}$")]
 Language = Annotated[str, Field(pattern="^[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*$")]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -39,10 +39,19 @@ def _only_train(splits: dict[str, Any]) -> dict[str, Any]:
     return splits
 
 
+def _distinct(columns: list[int]) -> list[int]:
+    if len(set(columns)) < len(columns):
+        raise ValueError("source and target cannot be the same column")
+    return columns
+
+
 def _require(names: Iterable[str], required: tuple[str, ...]) -> None:
     for name in names:
-        if not re.fullmatch(r"train|valid|test[A-Za-z0-9_-]*", name):
-            raise ValueError(f"'{name}' is not train, valid or a name that starts with 'test'")
+        if not re.fullmatch(r"train|valid|test[A-Za-z0-9_-]{0,96}", name):
+            raise ValueError(
+                f"'{name}' is not train, valid or a name of at most 100 letters, digits, '_' and "
+                "'-' that starts with 'test'"
+            )
     for name in required:
         if name not in names:
             raise ValueError(f"split '{name}' is missing")
@@ -105,7 +114,7 @@ class TsvFile(HeldOut):
 
     source: Literal["files"]
     tsv: str
-    columns: Annotated[list[Column], Two]  # of source and target, from 1
+    columns: Annotated[list[Column], Two, AfterValidator(_distinct)]  # of source and target, from 1
 
 
 class Opus(HeldOut):
