@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
@@ -23,6 +24,7 @@ from rnnmt.model.folder import load_model
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings, TrainSettings
 from rnnmt.model.training import ParallelData, TranslationModule
+from rnnmt.stages import train as stage
 from rnnmt.stages.train import _trainer
 
 WORDS = ["aa", "bb", "cc", "dd", "ee"]
@@ -138,6 +140,29 @@ def test_the_model_that_is_kept_is_that_of_the_best_epoch(tmp_path: Path) -> Non
         loss, bleu = validated(clone.folder, folder)
         assert loss == pytest.approx(row["val/loss"], rel=1e-5)
         assert bleu == pytest.approx(row["val/bleu"])
+
+
+@pytest.mark.parametrize("library", ["torch", "pytorch-lightning"])
+def test_another_version_of_a_library_resumes_nothing(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RNNMT_PARAMS", str(tmp_path / "params.yaml"))
+    model = Clone(tmp_path).settings()["model"]
+    manifest = {
+        "vocabulary": {"source": 9, "target": 9}, "joint": True, "sha256": "d",
+        "source_language": "en", "target_language": "fr",
+    }  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
+    def fingerprint() -> str:
+        arguments = argparse.Namespace(variant="gru", seed=1)
+        described = stage._describe(arguments, ModelSettings(**model), settings(), tmp_path)
+        return str(described["fingerprint"])
+
+    before, installed = fingerprint(), stage.version
+    assert fingerprint() == before
+    monkeypatch.setattr(stage, "version", lambda name: installed(name) + "1" * (name == library))
+    assert fingerprint() != before
 
 
 @torch.inference_mode()

@@ -21,6 +21,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from rnnmt.dataset.batch import Share
     from rnnmt.model.training import History, ParallelData, TranslationModule
 
+# Whose versions may change a result; what is installed counts, whatever requirements.lock says.
+LIBRARIES = ("numpy", "pytorch-lightning", "sentencepiece", "torch")
+
 
 def main() -> None:
     arguments = _parse()
@@ -43,7 +47,7 @@ def main() -> None:
     model_settings, train_settings = variant(arguments.variant)
     tokens = Path("data", name, "tokens")
     description = _describe(arguments, model_settings, train_settings, tokens)
-    # <variant>-<seed>-<fingerprint>: other settings, data or code never resume this training.
+    # <variant>-<seed>-<fingerprint>: other settings, data, code or libraries never resume this.
     work = Path("work", f"{arguments.variant}-{arguments.seed}-{description['fingerprint'][:12]}")
     share = _share(train_settings)
     with _lock(work) if share.rank == 0 else contextlib.redirect_stdout(None):
@@ -124,6 +128,7 @@ def _describe(
         "target_language": manifest["target_language"],
         "data": manifest["sha256"],
         "code": _code_digest(),
+        "libraries": {library: version(library) for library in LIBRARIES},
     }
     text = json.dumps(description, sort_keys=True)
     return description | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
