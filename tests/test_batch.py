@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnmt.dataset import batch as batch_module
-from rnnmt.dataset.batch import Batch, BatchLoader, Sampling, Share, make_batch, pad
+from rnnmt.dataset.batch import Batch, BatchLoader, Sampling, Share, in_chunks, make_batch, pad
 from rnnmt.dataset.store import ParallelStore, TokenStore, TokenStoreWriter, ids_dtype
 from rnnmt.dataset.tokenizer import (
     BOS,
@@ -488,3 +488,13 @@ def test_a_unigram_tokenizer_is_refused() -> None:
     unigram = Tokenizer(train(["reader reading lowest lower"] * 30, settings, ""))
     with pytest.raises(UserError, match=r"train\.bpe_dropout.*algorithm bpe"):
         BpeDropout(unigram, 0.1)
+
+
+def test_what_is_read_together_is_never_too_much() -> None:
+    lengths = [1] * 300 + [200, 200, 9_000, 9_000, 20_000, 30_000]
+    chunks = in_chunks(list(range(len(lengths))), lengths.__getitem__, 128)
+    assert [row for rows in chunks for row in rows] == list(range(len(lengths)))
+    sizes = [(len(rows), max(lengths[row] for row in rows)) for rows in chunks]
+    assert sizes == [
+        (128, 1), (128, 1), (46, 200), (1, 9_000), (1, 9_000), (1, 20_000), (1, 30_000),
+    ]  # fmt: skip

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from rnnmt.model.training import Best, Stop, WholeFiles, in_chunks
+from rnnmt.model.training import Best, Stop, WholeFiles
 
 
 def best(folder: Path) -> Best:
@@ -93,13 +93,3 @@ def test_a_training_that_patience_has_ended_does_not_go_on(tmp_path: Path) -> No
     assert module.epochs == 3
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     assert fit(tmp_path / "last.ckpt")[1].epochs == 0
-
-
-def test_what_is_validated_together_is_never_too_much() -> None:
-    lengths = [1] * 300 + [200, 200, 9_000, 9_000, 20_000, 30_000]
-    chunks = in_chunks(list(range(len(lengths))), lengths.__getitem__)
-    assert [row for rows in chunks for row in rows] == list(range(len(lengths)))
-    sizes = [(len(rows), max(lengths[row] for row in rows)) for rows in chunks]
-    assert sizes == [
-        (128, 1), (128, 1), (46, 200), (1, 9_000), (1, 9_000), (1, 20_000), (1, 30_000),
-    ]  # fmt: skip

@@ -209,14 +209,15 @@ def corpus() -> dict[str, list[Sentence]]:
     return generate(5, {"train": 500, "test": 80})
 
 
-def test_a_pair_without_words_on_one_side_has_no_links() -> None:
+def test_a_pair_without_words_or_with_very_many_has_no_links() -> None:
     """And nothing is learned from it, also where it is the only one."""
     black, cat = (["black", "cat"], ["chat", "noir"]), (["cat"], ["chat"])
     none: list[tuple[list[str], list[str]]] = [([], ["chat"]), (["cat"], []), ([], [])]
+    none.append((["black"] * 20_000, ["noir"] * 20_000))  # gigabytes, if each were held to each
     whole, alone = align([*none, black, cat, *none], [cat, *none]), align([black, cat], [cat])
     assert whole[0].sure == alone[0].sure == {(0, 0)}
-    assert [links.sure for links in whole[1:]] == [set()] * 3
-    assert [links.sure for links in align(none, none)] == [set()] * 3
+    assert [links.sure for links in whole[1:]] == [set()] * 4
+    assert [links.sure for links in align(none, none)] == [set()] * 4
     assert align([black], []) == []
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import browsers
 from rnnmt.corpora.words import Link, Links
+from rnnmt.dataset import batch
+from rnnmt.dataset.batch import make_batch
 from rnnmt.dataset.store import ParallelStore, TokenStore
 from rnnmt.dataset.tokenizer import BOS, EOS
 from rnnmt.insight import attending, pictures, remembering, searching, slices
@@ -255,6 +257,23 @@ def test_a_model_that_looks_everywhere() -> None:
     assert found["entropy_uniform"] == found["entropy_bits"]["score"]
 
 
+def test_no_pair_is_padded_to_one_that_is_very_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its attention is what it would be otherwise."""
+    sources, targets = [["ab"], ["d"] * 9, ["c", "d"]], [["d", "c"], ["c"], ["ab"] * 5]
+    store = stored(*([spelled(words) for words in side] for side in (sources, targets)))
+    texts = [" ".join(words) for words in sources], [" ".join(words) for words in targets]
+    together = list(attending.forced(looking(1), store, texts))
+    monkeypatch.setattr(batch, "CHUNK_TOKENS", 10)
+    made: list[list[int]] = []
+    monkeypatch.setattr(
+        attending, "make_batch", lambda *chunk: made.append(chunk[1]) or make_batch(*chunk)
+    )
+    for one, alone in zip(together, attending.forced(looking(1), store, texts), strict=True):
+        assert np.allclose(one.pieces, alone.pieces)
+        assert np.allclose(one.words, alone.words)
+    assert made == [[0], [1], [2]]
+
+
 def looked(*columns: int) -> Attended:
     """One-hot attention of as many words as there are pieces."""
     weights = np.eye(3)[list(columns)]
@@ -344,8 +363,9 @@ def test_each_beam_is_judged_on_all_sentences_against_the_best_of_any() -> None:
             for text, one in zip(texts, found, strict=True)
         ]
 
-    target = SimpleNamespace(encode=lambda lines: [line.split() for line in lines])
-    translator = cast(Any, SimpleNamespace(beam=beam, trained=SimpleNamespace(target=target)))
+    side = SimpleNamespace(encode=lambda lines: [line.split() for line in lines])
+    trained = SimpleNamespace(source=side, target=side)
+    translator = cast(Any, SimpleNamespace(beam=beam, trained=trained))
     assert searching.by_beam(translator, sources, wanted, [1, 4], 0.5) == [
         {
             "beam": 1, "bleu": 100, "log_prob": -12.5, "length_ratio": 1, "search_errors": 0.25,

@@ -872,6 +872,14 @@ def test_a_set_is_translated_in_batches_of_like_lengths_and_in_order(
     check_batches(batches, TEXT, size, tokenizer)
 
 
+def test_nothing_is_padded_to_a_sentence_that_is_very_long(tokenizer: Tokenizer) -> None:
+    search, batches = translator(tokenizer, "gru", "dot"), []
+    sentences = [TEXT[0] * 4000, *TEXT]
+    sets.in_batches(search, lambda batch: batches.append(batch) or batch, sentences, 64)
+    assert batches[0] == sentences[:1]
+    check_batches(batches[1:], TEXT, 64, tokenizer)
+
+
 PENALTIES_OF_A_SET = [0.0, 2.0, 1.0, 2.0]
 
 

@@ -5,7 +5,7 @@ Shapes: B sentences, S source tokens with <EOS>, T target tokens with <BOS> or <
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ TARGET_BITS, SOURCE_BITS = 14, 10
 # Training batches are as long as a multiple of these. oneDNN makes a kernel for every new shape
 # and keeps it: with all the shapes there are, a fifth of the time and gigabytes go to kernels.
 TARGET_STEP, SOURCE_STEP = 2, 4
+
+CHUNK_TOKENS = 16_384  # of one side, padding included, that are read together outside training
 
 
 class Batch(NamedTuple):
@@ -68,6 +70,26 @@ def pad(sentences: Sequence[Sequence[int] | NDArray[Any]], step: int = 1) -> tup
         row[: len(ids)] = ids
         row[len(ids)] = EOS
     return torch.from_numpy(rows), torch.from_numpy(lengths)
+
+
+def in_chunks(rows: Sequence[int], length: Callable[[int], int], at_most: int) -> list[list[int]]:
+    """Rows in their order, as many together as `at_most` and CHUNK_TOKENS allow, one at least.
+
+    `length` says how many tokens a row has: one long sentence pads all that are read with it.
+    """
+    chunks: list[list[int]] = []
+    longest = 0
+    for row in rows:
+        longest = max(longest, length(row))
+        if (
+            not chunks
+            or len(chunks[-1]) == at_most
+            or longest * (len(chunks[-1]) + 1) > CHUNK_TOKENS
+        ):
+            chunks.append([])
+            longest = length(row)
+        chunks[-1].append(row)
+    return chunks
 
 
 def make_batch(store: ParallelStore, rows: Iterable[int]) -> Batch:

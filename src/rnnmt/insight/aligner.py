@@ -21,6 +21,7 @@ NULL = 0.08  # of a word that translates none
 ROUNDS = 5
 SMOOTHING = 0.01  # added to each count: rare words do not bind whatever stands beside them
 PAIRS = 30_000  # sentence pairs that are enough to learn from
+CELLS = 10_000  # pairs of words of one sentence pair, at most: what is longer is hardly a sentence
 
 Ints = NDArray[np.int64]
 Pair = tuple[list[str], list[str]]
@@ -29,15 +30,20 @@ Pair = tuple[list[str], list[str]]
 def align(training: Sequence[Pair], wanted: Sequence[Pair]) -> list[Links]:
     """The links of the `wanted` sentence pairs (source and target words), learned from all.
 
-    A pair of which one side has no words has no links, and nothing is learned from it.
+    A pair of which one side has no words, or both have very many, has no links, and nothing is
+    learned from it.
     """
-    linked = [pair for pair in wanted if all(pair)]
-    learned = [pair for pair in training if all(pair)]
+    linked = [pair for pair in wanted if _fits(pair)]
+    learned = [pair for pair in training if _fits(pair)]
     both = iter(_common([*linked, *learned], len(linked)) if linked else ())
-    found = [next(both) if all(pair) else set() for pair in wanted]
+    found = [next(both) if _fits(pair) else set() for pair in wanted]
     return [
         Links(*pair, sure=links, possible=links) for pair, links in zip(wanted, found, strict=True)
     ]
+
+
+def _fits(pair: Pair) -> bool:
+    return 0 < len(pair[0]) * len(pair[1]) <= CELLS
 
 
 def _common(pairs: Sequence[Pair], wanted: int) -> list[set[Link]]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rnnmt.corpora.words import Link, Links
-from rnnmt.dataset.batch import make_batch
+from rnnmt.dataset.batch import in_chunks, make_batch
 from rnnmt.dataset.store import ParallelStore
 from rnnmt.insight.alignment import (
     Floats,
@@ -40,8 +40,8 @@ def forced(
     trained: TrainedModel, store: ParallelStore, texts: tuple[Sequence[str], Sequence[str]]
 ) -> Iterator[Attended]:
     """The attention of each pair of a store, whose two `texts` they are, by forced decoding."""
-    for start in range(0, len(store.source), BATCH):
-        rows = range(start, min(start + BATCH, len(store.source)))
+    lengths = np.maximum(store.source.lengths, store.target.lengths).tolist()
+    for rows in in_chunks(range(len(lengths)), lengths.__getitem__, BATCH):
         batch = make_batch(store, rows)
         output = trained.model(batch.source, batch.source_lengths, batch.decoder_input)
         for row, weights in zip(rows, output.attention.double().numpy(), strict=True):

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from rnnmt.corpora.words import words
-from rnnmt.dataset.batch import pad
+from rnnmt.dataset.batch import in_chunks, pad
 from rnnmt.dataset.tokenizer import BOS, EOS
 from rnnmt.model.folder import TrainedModel
 from rnnmt.model.seq2seq import Seq2Seq, greedy_limits
 from rnnmt.scoring import metrics
-from rnnmt.search.translator import Translator
+from rnnmt.search.sets import in_batches
+from rnnmt.search.translator import Translation, Translator
 
 BATCH = 32
 
@@ -34,14 +35,14 @@ def by_beam(
 
     A search error is a translation that scores less than one that another size has found.
     """
-    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-    found: dict[int, dict[int, Any]] = {beam: {} for beam in beams}
-    for beam in beams:
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            best = translator.beam([sources[i] for i in rows], beam, 1, length_penalty)
-            found[beam].update(zip(rows, (nbest[0] for nbest in best), strict=True))
-    ends = {beam: [found[beam][i] for i in range(len(sources))] for beam in beams}
+
+    def best(beam: int) -> list[Translation]:
+        def search(batch: list[str]) -> list[Translation]:
+            return [first for [first] in translator.beam(batch, beam, 1, length_penalty)]
+
+        return in_batches(translator, search, list(sources), BATCH)
+
+    ends = {beam: best(beam) for beam in beams}
     scores = np.array([[one.hypothesis.score for one in some] for some in ends.values()])
     reached = scores.max(axis=0)
     target = translator.trained.target
@@ -99,9 +100,8 @@ def outcomes(
     """
     model, spell = trained.model, trained.target.decode
     found = []
-    for start in range(0, len(source), BATCH):
-        rows = slice(start, start + BATCH)
-        some = source[rows], wanted[rows]
+    for rows in in_chunks(range(len(source)), lambda row: len(source[row]), BATCH):
+        some = [source[row] for row in rows], [wanted[row] for row in rows]
         greedy = continued(model, some[0], [[] for _ in some[0]], ratio)
         firsts = [first_difference(*pair) for pair in zip(greedy, some[1], strict=True)]
         prefixes = [[*ids, EOS][: at + 1] for ids, at in zip(some[1], firsts, strict=True)]

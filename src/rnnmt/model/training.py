@@ -11,7 +11,6 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from rnnmt.dataset.batch import WHOLE, Batch, BatchLoader, Sampling, Share, make_batch
+from rnnmt.dataset.batch import WHOLE, Batch, BatchLoader, Sampling, Share, in_chunks, make_batch
 from rnnmt.dataset.store import ParallelStore
 from rnnmt.dataset.tokenizer import PAD, Tokenizer
 from rnnmt.errors import UserError
@@ -35,9 +34,7 @@ from rnnmt.model.settings import TrainSettings
 
 LOG_STEPS = 50  # updates between two logged ones
 CPUINFO = Path("/proc/cpuinfo")
-# Validated together, at most; no effect on what is measured.
-VALIDATION_SENTENCES = 128
-VALIDATION_TOKENS = 16_384  # of one side, padding included
+VALIDATION_SENTENCES = 128  # validated together, at most; no effect on what is measured
 
 
 def usable_precision(precision: str) -> str:
@@ -78,7 +75,9 @@ class ParallelData(pl.LightningDataModule):
             )
         sides = valid.source.lengths, valid.target.lengths
         own = order[share.rank :: share.of]
-        chunks = in_chunks(own, lambda row: max(int(lengths[row]) for lengths in sides))
+        chunks = in_chunks(
+            own, lambda row: max(int(lengths[row]) for lengths in sides), VALIDATION_SENTENCES
+        )
         self.valid = [(rows, make_batch(valid, rows)) for rows in chunks]
 
     def train_dataloader(self) -> BatchLoader:
@@ -88,25 +87,6 @@ class ParallelData(pl.LightningDataModule):
         # Lightning would take a plain list for several loaders.
         dataset = cast(Dataset[tuple[list[int], Batch]], self.valid)
         return DataLoader(dataset, batch_size=None, collate_fn=lambda batch: batch)
-
-
-def in_chunks(rows: list[int], length: Callable[[int], int]) -> list[list[int]]:
-    """Rows in their order, as many together as VALIDATION_SENTENCES and VALIDATION_TOKENS allow,
-    padding included.
-    """
-    chunks: list[list[int]] = []
-    longest = 0
-    for row in rows:
-        longest = max(longest, length(row))
-        if (
-            not chunks
-            or len(chunks[-1]) == VALIDATION_SENTENCES
-            or longest * (len(chunks[-1]) + 1) > VALIDATION_TOKENS
-        ):
-            chunks.append([])
-            longest = length(row)
-        chunks[-1].append(row)
-    return chunks
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from rnnmt.corpora.clean import normalise
+from rnnmt.dataset.batch import in_chunks
 from rnnmt.params import Settings
 from rnnmt.search.translator import Translation, Translator
 
@@ -37,14 +38,13 @@ def translate(
 ) -> list[list[Translation]]:
     """The n best translations of each sentence (N,), in order; none of one that is empty.
 
-    `batch` sentences of similar length are searched together, which changes no translation.
+    At most `batch` sentences of similar length are searched together, which changes no translation.
     """
     texts = [normalise(sentence) for sentence in sentences]
     sizes = list(map(len, translator.trained.source.encode(texts)))
     order = sorted((i for i, text in enumerate(texts) if text), key=sizes.__getitem__, reverse=True)
     found: list[list[Translation]] = [[] for _ in texts]
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
+    for rows in in_chunks(order, sizes.__getitem__, batch):
         results = translator.beam(
             [texts[i] for i in rows], search.beam, search.nbest, search.length_penalty
         )

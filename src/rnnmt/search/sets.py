@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from rnnmt.dataset.batch import in_chunks
 from rnnmt.search.settings import DecodeSettings
 from rnnmt.search.translator import Translation, Translator, reranked
 
@@ -44,12 +45,11 @@ def in_batches(
     sentences: list[str],
     size: int,
 ) -> list[T]:
-    """`translate` every sentence, those of as many pieces together; in order."""
+    """`translate` every sentence, at most `size` of as many pieces together; in order."""
     pieces = list(map(len, translator.trained.source.encode(sentences)))
     order = sorted(range(len(sentences)), key=lambda i: pieces[i], reverse=True)
     results: dict[int, T] = {}
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
+    for rows in in_chunks(order, pieces.__getitem__, size):
         translated = translate([sentences[i] for i in rows])
         results.update(zip(rows, translated, strict=True))
     return [results[i] for i in range(len(sentences))]
