@@ -1252,6 +1252,8 @@ def test_opus_of_translation_memories_and_xz(server: Server, tmp_path: Path) -> 
     result = run(tmp_path, opus(memory, table), server.url)
     assert result.returncode == 0, result.stderr
     assert manifest(tmp_path)["splits"] == {"train": 23, "valid": 3, "test": 4}
+    assert manifest(tmp_path)["dropped"] == {"translation_units_without_both_sides": 1}
+    assert "dropped: 1 translation units without both sides" in result.stdout
     sides = (read(tmp_path, "train", side) for side in ("source", "target"))
     banks = {(f"la banque & {n}", f"the bank & {n}") for n in range(20)}
     pages = {(f"la page {n}", f"page {n}") for n in range(10)}
@@ -1263,8 +1265,11 @@ def test_a_translation_memory_that_is_damaged_or_a_bomb(tmp_path: Path) -> None:
     bomb = f'<!DOCTYPE tmx [<!ENTITY e0 "ha">{entities}]><tmx><body>&e11;</body></tmx>'
     for text in "<tmx><body><tu>", "no XML", bomb:
         (tmp_path / "a.zip").write_bytes(zipped({"a.tmx": text}))
+        units = files.translation_units(
+            files.Text(tmp_path / "a.zip", "*.tmx"), ["en"], ["fr"], Counter()
+        )
         with pytest.raises(UserError, match=r"a\.zip \(\*\.tmx\): no TMX: "):
-            list(files.translation_units(files.Text(tmp_path / "a.zip", "*.tmx"), ["en"], ["fr"]))
+            list(units)
 
 
 def test_a_corpus_of_another_format_is_refused_with_what_to_do(tmp_path: Path) -> None:

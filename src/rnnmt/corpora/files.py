@@ -25,6 +25,7 @@ from rnnmt.corpora import settings
 from rnnmt.corpora.split import Pair, Row, split
 from rnnmt.errors import UserError
 
+LACKING = "translation_units_without_both_sides"
 LONGEST_LINE = 1_000_000  # bytes; more is not a sentence
 # Text seldom packs to a tenth: what inflates to 50 times its size and this many bytes is a trap.
 INFLATED = 100_000_000
@@ -271,9 +272,9 @@ def columns(text: Text, source: int, target: int) -> Iterator[Pair]:
 
 
 def translation_units(
-    text: Text, source: Collection[str], target: Collection[str]
+    text: Text, source: Collection[str], target: Collection[str], dropped: Counter[str]
 ) -> Iterator[Pair]:
-    """The pairs of a translation memory (TMX 1.4b); units that lack one side are none.
+    """The pairs of a translation memory (TMX 1.4b); units that lack a side count as `dropped`.
 
     `source` and `target` are what the languages may be called there, regions left out. Raises
     UserError where it is no XML.
@@ -293,6 +294,8 @@ def translation_units(
                 )
                 if one and other:
                     yield one, other
+                else:
+                    dropped[LACKING] += 1
                 if body is not None:
                     body.clear()  # or else the whole file stays in memory
     except ElementTree.ParseError as error:

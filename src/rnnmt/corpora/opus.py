@@ -29,6 +29,7 @@ from unittest import mock
 from rnnmt.corpora.fetch import Remote, fetch
 from rnnmt.corpora.files import (
     BROKEN,
+    LACKING,
     Corpus,
     Text,
     aligned,
@@ -56,14 +57,15 @@ class Entry:
     codes: list[list[str]]  # of a tmx: what source and target language may be called in it
     citation: str
 
-    def pairs(self, path: Path) -> Iterator[Pair]:
+    def pairs(self, path: Path, dropped: Counter[str]) -> Iterator[Pair]:
         """The pairs of the downloaded file."""
         if self.kind == "txt":
             source, target = self.members
             return aligned(Text(path, source), Text(path, target))
         text = Text(path, self.members[0] if self.members else None)
         if self.kind == "tmx":
-            return translation_units(text, *self.codes)
+            source_codes, target_codes = self.codes
+            return translation_units(text, source_codes, target_codes, dropped)
         return columns(text, *self.columns)
 
 
@@ -78,8 +80,9 @@ def corpus(chosen: Opus) -> Corpus:
     dropped: Counter[str] = Counter()
 
     def pairs() -> Iterator[Pair]:
+        dropped.pop(LACKING, None)  # all are read twice
         for entry, path in zip(entries, paths, strict=True):
-            yield from entry.pairs(path)
+            yield from entry.pairs(path, dropped)
 
     return Corpus(
         source_language=chosen.source_language,
