@@ -963,13 +963,53 @@ def test_a_server_that_only_drips_is_given_up(
     assert len(server.requests) == fetch.ATTEMPTS
 
 
-def test_a_redirection_out_of_https_needs_a_pinned_sum() -> None:
-    remote, answer = fetch.Remote("folder", "https://here/file.bin"), requests.Response()
-    answer.status_code, answer.url = 200, "http://elsewhere/file.bin"
-    with pytest.raises(fetch._UnavailableError, match="redirected to http://elsewhere"):
-        fetch._judge(answer, "https://here/file.bin", Path("part"), remote)
+def test_no_redirection_leaves_https_without_a_pinned_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the last one leads back to it."""
+    hops = {"https://here/a": "http://elsewhere/b", "http://elsewhere/b": "https://here/c"}
+
+    def get(_: object, url: str, **__: Any) -> requests.Response:
+        answer = requests.Response()
+        answer.url, answer.status_code = url, 302 if url in hops else 200
+        answer.headers["Location"] = hops.get(url, "")
+        answer.raw = io.BytesIO()
+        return answer
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    remote = fetch.Remote("folder", "https://here/a")
+    with pytest.raises(fetch._UnavailableError, match=r"^https://here/a: redirected to http://els"):
+        fetch._get(remote.url, {}, remote)
     pinned = dataclasses.replace(remote, sha256=DIGEST)
-    fetch._judge(answer, "https://here/file.bin", Path("part"), pinned)
+    assert fetch._get(remote.url, {}, pinned).url == "https://here/c"
+    assert fetch._get("https://here/c", {}, remote).url == "https://here/c"
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_body_whose_end_nothing_tells_is_reported(
+    server: Server, pinned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unbounded(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(BODY)
+
+    server.answers = [unbounded]
+    assert fetch.fetch(remote(server, pinned=pinned)).read_bytes() == BODY
+    assert ("does not say how large the file is" in capsys.readouterr().err) is not pinned
+
+
+def test_chunks_that_end_early_are_no_file(server: Server) -> None:
+    def broken(handler: BaseHTTPRequestHandler) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(BODY), BODY) + b"5\r\nab")
+        handler.close_connection = True
+
+    server.answers = [broken]
+    with pytest.raises(UserError, match=r"file\.bin"):
+        fetch.fetch(remote(server, pinned=False))
+    assert len(server.requests) == fetch.ATTEMPTS
 
 
 def test_a_date_beyond_all_dates_is_no_wait(

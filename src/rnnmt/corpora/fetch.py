@@ -203,8 +203,8 @@ def _receive(url: str, part: Path, remote: Remote, start: int, validator: str) -
         headers["Range"] = f"bytes={start}-"
         if validator:
             headers["If-Range"] = validator
-    with _get(url, headers) as response:
-        _judge(response, url, part, remote)
+    with _get(url, headers, remote) as response:
+        _judge(response, url, part)
         total = _length(response, part, remote, start, validator)
         if remote.size is not None and total not in (None, remote.size):
             _discard(part)
@@ -217,6 +217,9 @@ def _receive(url: str, part: Path, remote: Remote, start: int, validator: str) -
         validator = _validator(response) or validator
         _source_of(part).write_text(f"{_mark(url)}\n{validator}", encoding="utf-8")
         expected = remote.size if total is None else total
+        if expected is None and not remote.sha256 and not response.raw.chunked:
+            told = shown(f"{url}: the server does not say how large the file is")
+            print(f"rnnmt: {told}; part of it would pass for all", file=sys.stderr, flush=True)
         with part.open("ab" if start else "wb") as out:
             try:
                 _pump(response.raw, out, expected, remote)
@@ -238,8 +241,9 @@ class _Session(requests.Session):
         return None
 
 
-def _get(url: str, headers: dict[str, str]) -> requests.Response:
-    """The answer to which all redirections lead."""
+def _get(url: str, headers: dict[str, str], remote: Remote) -> requests.Response:
+    """The answer to which all redirections lead; none of them from https to what is not."""
+    secure = urlsplit(url).scheme == "https" and not remote.sha256
     for _ in range(REDIRECTIONS):
         response = _Session().get(url, headers=headers, stream=True, timeout=TIMEOUT)
         target = requests.Session().get_redirect_target(response)
@@ -247,18 +251,18 @@ def _get(url: str, headers: dict[str, str]) -> requests.Response:
             return response
         response.close()
         url = urljoin(response.url, target)
+        if secure and urlsplit(url).scheme != "https":
+            raise _UnavailableError(f"{response.url}: redirected to {url}, which anyone can change")
     raise requests.TooManyRedirects(f"more than {REDIRECTIONS} redirections")
 
 
-def _judge(response: requests.Response, url: str, part: Path, remote: Remote) -> None:
+def _judge(response: requests.Response, url: str, part: Path) -> None:
     """Raise where the answer is not the file."""
     status = response.status_code
     if status == 416:
         _discard(part)
     if status in (408, 416, 425, 429) or status >= 500:
         raise _InterruptedError(f"HTTP status {status} {response.reason}", _retry_after(response))
-    if not remote.sha256 and url.startswith("https:") and not response.url.startswith("https:"):
-        raise _UnavailableError(f"{url}: redirected to {response.url}, which anyone can change")
     if status not in (200, 206):
         raise _UnavailableError(f"{url}: HTTP status {status} {response.reason}")
     if response.headers.get("Content-Type", "").lower().startswith("text/html"):
