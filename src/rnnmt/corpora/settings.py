@@ -64,7 +64,8 @@ class Corpus(Settings):
 
     name: Name  # folder of this experiment under data/, models/ and reports/
     source: str
-    version: str | None = None  # of data that change; another one downloads them again
+    # Another one reads the data again, when they have changed. What is in work/downloads stays.
+    version: str | None = None
 
 
 class Bundled(Corpus):
