@@ -659,3 +659,19 @@ def test_a_stage_says_that_there_is_no_file(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert re.fullmatch(r"rnnmt: error: params\.yaml: no such file[^\n]*\n", result.stderr)
+
+
+@pytest.mark.parametrize("stage", [["download"], ["train", "x", "1"]], ids=lambda stage: stage[0])
+def test_what_takes_long_under_dvc_checks_the_settings_of_what_comes_later(
+    stage: list[str], use: Callable[..., Path]
+) -> None:
+    file = use("beams: [1, 2, 5]", "beams: [2, 5]")
+    result = subprocess.run(
+        [sys.executable, "-m", f"rnnmt.stages.{stage[0]}", *stage[1:]],
+        env={**os.environ, "DVC_STAGE": stage[0]},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert re.fullmatch(r"rnnmt: error: params\.yaml:\d+: analyze\.beams: [^\n]*\n", result.stderr)
+    assert os.listdir(file.parent) == ["params.yaml"]

@@ -11,6 +11,7 @@ import re
 import resource
 import select
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -59,11 +60,26 @@ def _refusal(error: Exception) -> str:
     return ""
 
 
-def run_stage(main: Callable[[], None]) -> None:
-    """`run_main` for what DVC starts: it ends with DVC."""
+def run_stage(main: Callable[[], None], check: bool = False) -> None:
+    """`run_main` for what DVC starts: it ends with DVC.
+
+    With `check`, for what takes long, DVC's run first checks all settings: those of later stages
+    would else be refused hours later. By itself the stage asks for its own alone.
+    """
     end_with_parent()
     _end_with_dvc()
+    if check and "DVC_STAGE" in os.environ:
+        run_main(_check_settings)
     run_main(main)
+
+
+def _check_settings() -> None:
+    # A process: a stage depends on what it imports, and these are the settings of all others.
+    done = subprocess.run(
+        [sys.executable, "-m", "rnnmt.cli", "check"], stdout=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        raise SystemExit(done.returncode)
 
 
 def end_with_parent() -> None:

@@ -171,4 +171,4 @@ def _report(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, check=True)

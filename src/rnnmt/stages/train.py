@@ -320,4 +320,4 @@ def _write(
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, check=True)
