@@ -341,6 +341,14 @@ def test_examples_are_of_all_lengths() -> None:
     assert [len(sources[i]) for i in slices.examples(sources, 1)] == [3]
 
 
+def test_what_is_looked_into_is_not_too_long() -> None:
+    sources = ["x" * n for n in (slices.LONGEST, slices.LONGEST + 1, 5)]
+    assert slices.short(sources) == [0, 2]
+    assert slices.short(sources, ["x"] * 3) == slices.short(["x"] * 3, sources) == [0, 2]
+    assert slices.examples(sources, 3) == [2, 0]
+    assert slices.short([text * 9999 for text in sources]) == [2]  # one at least
+
+
 # --- memory tasks ---------------------------------------------------------------------------
 
 

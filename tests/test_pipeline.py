@@ -631,3 +631,27 @@ def test_a_lock_file_that_a_kill_cut_off_is_made_again(
     assert "cut off" in printed
     assert "Running stage 'train" not in printed
     assert other.bytes() == parallel[0].bytes()
+
+
+@pytest.mark.long
+def test_a_line_of_100_000_letters_in_every_set_but_the_validation(
+    clone: Clone, tmp_path: Path
+) -> None:
+    other = Clone(tmp_path)
+    settings, long = other.settings(), ("the black cat " * 7200)[:100_000]
+    corpus: dict[str, Any] = {"source_language": "en", "target_language": "fr", "splits": {}}
+    for split in ("train", "valid", "test"):
+        corpus["splits"][split] = [f"{split}.source", f"{split}.target"]
+        for file in corpus["splits"][split]:
+            text = (clone.folder / "data/small/raw" / file).read_text()
+            (tmp_path / file).write_text(text + f"{long}\n" * (split != "valid"))
+    settings["corpus"] = {"name": "small", "source": "files"} | corpus
+    settings["variants"] = {"lstm-general": settings["variants"]["lstm-general"]}
+    settings["decode"] |= {"max_length_ratio": 0.02}
+    other.write(settings)
+    other.repro()
+    reports = tmp_path / "reports/small"
+    analysis = json.loads((reports / "analysis/lstm-general-1.json").read_text())
+    assert analysis["alignment"]["test"]["too_long"] == 1
+    records = (reports / "translations/lstm-general-1/test.jsonl").read_text().splitlines()
+    assert ["alignment" in json.loads(line) for line in records] == [True] * 30 + [False]

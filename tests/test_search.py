@@ -9,6 +9,7 @@ import heapq
 import json
 import math
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from rnnmt.model.folder import TrainedModel
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
 from rnnmt.search import answers, sets
+from rnnmt.search import translator as module
 from rnnmt.search.answers import Search
 from rnnmt.search.beam import Hypothesis, Step, beam_search, score
 from rnnmt.search.settings import DecodeSettings
@@ -878,6 +880,38 @@ def test_nothing_is_padded_to_a_sentence_that_is_very_long(tokenizer: Tokenizer)
     sets.in_batches(search, lambda batch: batches.append(batch) or batch, sentences, 64)
     assert batches[0] == sentences[:1]
     check_batches(batches[1:], TEXT, 64, tokenizer)
+
+
+@pytest.mark.parametrize("long", [[], ["the black house " * 5]], ids=["alone", "beside a long one"])
+def test_of_a_long_sentence_no_attention_is_kept(
+    tokenizer: Tokenizer, long: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its translation stays, and so does the attention of what it was translated with."""
+    search = translator(tokenizer, "gru", "dot")
+    wanted = search.beam([*TEXT, *long], 3, 3, 1.0)
+    pieces = [len(nbest[0].source_pieces) for nbest in wanted]
+    monkeypatch.setattr(module, "ATTENDED", max(pieces[: len(TEXT)]))
+    for found, same in zip(search.beam([*TEXT, *long], 3, 3, 1.0), wanted, strict=True):
+        assert [t.text for t in found] == [t.text for t in same]
+        if len(found[0].source_pieces) <= module.ATTENDED:
+            for one, other in zip(found, same, strict=True):
+                np.testing.assert_array_equal(one.alignment, other.alignment)
+        else:
+            assert [t.alignment for t in found] == [None] * len(found)
+
+
+def test_the_attention_of_later_steps_is_not_kept() -> None:
+    options = {"sentences": [0, 1, 2], "limits": [6, 2, 4], "beam": 4, "nbest": 4}
+    tables, lost = Tables("random", 4, 0), []
+    whole, cut = (tables.search(**options, attended=steps) for steps in (math.inf, 2))
+    for one, other in zip(chain(*whole), chain(*cut), strict=True):
+        assert one.ids == other.ids
+        lost.append(len(one.ids) + one.ended > 2)
+        if lost[-1]:
+            assert other.attention is None
+        else:
+            np.testing.assert_array_equal(one.attention, other.attention)
+    assert {*lost} == {True, False}, "a weak test"
 
 
 PENALTIES_OF_A_SET = [0.0, 2.0, 1.0, 2.0]

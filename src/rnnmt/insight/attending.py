@@ -21,7 +21,7 @@ from rnnmt.insight.alignment import (
     owners,
     strongest,
 )
-from rnnmt.insight.slices import scored
+from rnnmt.insight.slices import scored, short
 from rnnmt.model.folder import TrainedModel
 from rnnmt.scoring.settings import EvaluateSettings
 
@@ -39,9 +39,11 @@ class Attended(NamedTuple):
 def forced(
     trained: TrainedModel, store: ParallelStore, texts: tuple[Sequence[str], Sequence[str]]
 ) -> Iterator[Attended]:
-    """The attention of each pair of a store, whose two `texts` they are, by forced decoding."""
+    """The attention of each `short` pair of a store, whose two `texts` they are, by forced
+    decoding.
+    """
     lengths = np.maximum(store.source.lengths, store.target.lengths).tolist()
-    for rows in in_chunks(range(len(lengths)), lengths.__getitem__, BATCH):
+    for rows in in_chunks(short(*texts), lengths.__getitem__, BATCH):
         batch = make_batch(store, rows)
         output = trained.model(batch.source, batch.source_lengths, batch.decoder_input)
         for row, weights in zip(rows, output.attention.double().numpy(), strict=True):

@@ -35,7 +35,7 @@ class Trace(NamedTuple):
 
     states: Floats  # (T, D) after each step
     gates: dict[str, Floats]  # (T, H)
-    jacobians: Floats  # (T, D, D) of the state after each step by the state before it
+    jacobians: Floats  # (T, D, D) of the state after each step by the one before; or none of them
 
 
 def weights(layer: nn.RNNBase) -> Weights:
@@ -45,7 +45,7 @@ def weights(layer: nn.RNNBase) -> Weights:
     return Weights(*(found[name].detach().double().numpy() for name in names))
 
 
-def trace(cell: str, layer: Weights, inputs: Floats) -> Trace:
+def trace(cell: str, layer: Weights, inputs: Floats, with_jacobians: bool = True) -> Trace:
     """Run a layer over `inputs` (T, I) from the state zero."""
     step = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[cell]
     hidden = layer.state.shape[1]
@@ -55,7 +55,8 @@ def trace(cell: str, layer: Weights, inputs: Floats) -> Trace:
         before, opened, jacobian = step(layer, row, before)
         states.append(before)
         gates.append(opened)
-        jacobians.append(jacobian)
+        if with_jacobians:
+            jacobians.append(jacobian)
     opened_all = {
         name: np.array([opened[i] for opened in gates]) for i, name in enumerate(GATES[cell])
     }

@@ -157,6 +157,7 @@ def _pictures(
     evidence: Evidence, number: int, first: dict[str, str], attended: dict[str, dict[str, Any]]
 ) -> list[Picture]:
     made = []
+    attended = {v: one for v, one in attended.items() if "alignment" in one}  # not of long ones
     name = f"{number + 1:02}"
     with pictures.style():
         if attended:

@@ -40,11 +40,11 @@ def fresh(trained: TrainedModel) -> Seq2Seq:
     return Seq2Seq(settings, Vocabularies(**trained.settings["vocabularies"])).eval()
 
 
-def run(model: Seq2Seq, cell: str, ids: Sequence[int]) -> Trace:
+def run(model: Seq2Seq, cell: str, ids: Sequence[int], with_jacobians: bool = False) -> Trace:
     """The first layer of the encoder, in reading direction, over piece ids."""
     rows = model.encoder.embedding(torch.tensor(list(ids))).detach().double().numpy()
     recurrent: Any = model.encoder.forwards[0]
-    return trace(cell, weights(recurrent.layer), rows)
+    return trace(cell, weights(recurrent.layer), rows, with_jacobians)
 
 
 def flow(trained: TrainedModel, sentences: Sequence[list[int]]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def flow(trained: TrainedModel, sentences: Sequence[list[int]]) -> dict[str, Any
 
 
 def _reach(model: Seq2Seq, cell: str, parts: Sequence[Sequence[int]]) -> dict[str, Any]:
-    traces = [run(model, cell, ids) for ids in parts]
+    traces = [run(model, cell, ids, with_jacobians=True) for ids in parts]
     flows = np.array([gradient_flow(one.jacobians, LAGS) for one in traces])
     recurrent: Any = model.encoder.forwards[0]
     found = {

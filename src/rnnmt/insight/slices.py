@@ -21,6 +21,7 @@ from rnnmt.scoring.significance import interval
 Ints = NDArray[np.int64]
 T = TypeVar("T")
 Statistics = dict[str, Array]  # metric -> (sentences, k)
+LONGEST = 2000  # letters of a sentence that is looked into: that takes their square in memory
 BINS = 5  # of sentence lengths, in each test set
 
 
@@ -90,6 +91,12 @@ def by_order(
     ]
 
 
+def short(*sides: Sequence[str]) -> list[int]:
+    """The places of the sentences, or pairs, of at most LONGEST letters; of one at least."""
+    sizes = [max(map(len, texts)) for texts in zip(*sides, strict=True)]
+    return [i for i, size in enumerate(sizes) if size <= max(LONGEST, min(sizes))]
+
+
 def spread(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of the items, in even steps."""
     if len(items) <= count:
@@ -99,7 +106,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 def examples(sources: Sequence[str], count: int) -> list[int]:
     """The places of sentences to show, from the shortest to the longest, in even steps."""
-    return spread(sorted(range(len(sources)), key=lambda i: (len(sources[i]), i)), count)
+    return spread(sorted(short(sources), key=lambda i: (len(sources[i]), i)), count)
 
 
 def measured(

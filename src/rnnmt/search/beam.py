@@ -73,6 +73,7 @@ def beam_search(
     beam: int,
     nbest: int = 1,
     length_penalty: float = 0.0,
+    attended: float = math.inf,
 ) -> list[list[Hypothesis]]:
     """Translate B sentences at once; `state` has one row for each and `limits` (B,) ends them.
 
@@ -82,6 +83,7 @@ def beam_search(
     one can still enter the `nbest`: log-probabilities only fall, so the bound is exact. After
     `limits[b]` tokens the live ones are cut off; they count where none has ended. Returns up
     to `nbest` hypotheses for each sentence, best first; `nbest` never changes the first one.
+    Only hypotheses of at most `attended` tokens come with their attention.
     """
     ended: list[list[_End]] = [[] for _ in limits]
     cut: list[list[_End]] = [[] for _ in limits]
@@ -109,7 +111,7 @@ def beam_search(
             cut[sentences[row]].append(_End(time, row, float(totals[row])))
         goes_on = _goes_on(sentences, totals, is_end, bars, lasts, time, length_penalty)
         kept = np.flatnonzero(goes_on & ~is_end)
-        weights = None if attention is None else attention.numpy()
+        weights = None if attention is None or time > attended else attention.numpy()
         traces.append(_Trace(tokens.tolist(), parents.tolist(), kept.tolist(), weights))
         sentences, totals, tokens = sentences[kept], totals[kept], tokens[kept]
         state = state.select(torch.from_numpy(parents[kept]))
@@ -230,5 +232,5 @@ def _read_back(end: _End, value: float, traces: list[_Trace], eos: int) -> Hypot
             row = traces[time - 1].kept[parent]
     ids.reverse()
     ended = ids[-1] == eos
-    attention = np.stack(weights[::-1]) if weights else None
+    attention = np.stack(weights[::-1]) if len(weights) == len(ids) else None
     return Hypothesis(tuple(ids[: len(ids) - ended]), end.log_prob, value, attention, ended)

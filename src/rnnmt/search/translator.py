@@ -22,6 +22,8 @@ from rnnmt.model.prepared import PackedOutput, PreparedDecoder, prepare
 from rnnmt.model.seq2seq import greedy_limits
 from rnnmt.search.beam import Hypothesis, Step, beam_search, score
 
+ATTENDED = 500  # pieces of a sentence with <EOS>; of a longer one, attention takes gigabytes
+
 
 class Translation(NamedTuple):
     """One hypothesis as text, with the pieces that its alignment speaks of."""
@@ -33,9 +35,9 @@ class Translation(NamedTuple):
 
     @property
     def alignment(self) -> NDArray[np.float32] | None:
-        """Attention weights (T, S), or None where the model has no attention."""
+        """Attention weights (T, S); None where the model has no attention or S > ATTENDED."""
         weights = self.hypothesis.attention
-        if weights is None:
+        if weights is None or len(self.source_pieces) > ATTENDED:
             return None
         return weights[:, : len(self.source_pieces)]
 
@@ -139,17 +141,18 @@ class Translator:
             return []
         encoded = self.trained.source.encode(sentences)
         source, lengths = pad(encoded)
-        limits = greedy_limits(lengths, self.max_length_ratio).tolist()
+        limits = greedy_limits(lengths, self.max_length_ratio)
         states, memories = zip(*(m.encode(source, lengths) for m in self.models), strict=True)
         found = beam_search(
             watch(self._step),
             _Search(states, tuple(None if m is None else SharedMemory.of(m) for m in memories)),
-            limits,
+            limits.tolist(),
             bos=BOS,
             eos=EOS,
             beam=beam,
             nbest=nbest,
             length_penalty=length_penalty,
+            attended=max(limits[lengths <= ATTENDED].tolist(), default=0),
         )
         return [
             [self._translation(ids, hypothesis) for hypothesis in hypotheses]

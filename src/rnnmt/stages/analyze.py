@@ -3,7 +3,8 @@
     python -m rnnmt.stages.analyze VARIANT SEED
 
 Writes `reports/NAME/analysis/VARIANT-SEED.json`: scores by length, phenomenon and word order;
-attention against word links; gates; gradient flow; search. Nothing in it is chosen by hand.
+attention against word links; gates; gradient flow; search. Nothing in it is chosen by hand. All but
+the scores leave out sentences that are very long (`slices.short`).
 """
 
 from __future__ import annotations
@@ -87,26 +88,29 @@ def alignment(
     from rnnmt.dataset.store import open_split
     from rnnmt.insight.alignment import strongest
     from rnnmt.insight.attending import forced, judged
+    from rnnmt.insight.slices import short
 
     store = open_split(Path("data", run.corpus, "tokens"), split)
     texts = _sources(run.corpus, split), wanted.splits[split]
     attended = list(forced(trained, store, texts))
-    found = judged(attended, read_links(_links(run.corpus, split)), settings)
+    links = read_links(_links(run.corpus, split))
+    found = judged(attended, [links[i] for i in short(*texts)], settings)
     # For each target word the source word attended to most: variants are compared by it.
     chosen = [
         " ".join(str(i) for _, i in sorted((j, i) for i, j in strongest(one.words)))
         for one in attended
     ]
-    return found | {"strongest": chosen}
+    left_out = len(links) - len(attended)
+    return found | {"too_long": left_out, "strongest": chosen}
 
 
 def memory(trained: TrainedModel, wanted: References, settings: AnalyzeSettings) -> dict[str, Any]:
     """Gates and gradient flow of the encoder over sentences of the first test set."""
     from rnnmt.insight import remembering
-    from rnnmt.insight.slices import examples, spread
+    from rnnmt.insight.slices import examples, short, spread
 
     sources = _sources(wanted.corpus, wanted.tests[0])
-    some = spread(sources, settings.sentences)
+    some = spread([sources[i] for i in short(sources)], settings.sentences)
     ids = trained.source.encode(some)
     shown = trained.source.encode([sources[i] for i in examples(sources, settings.examples)])
     return {
@@ -125,12 +129,13 @@ def search(
 ) -> dict[str, Any]:
     """Beam sizes, and greedy search's first error, on sentences of the first test set."""
     from rnnmt.insight.searching import by_beam, outcomes
-    from rnnmt.insight.slices import spread
+    from rnnmt.insight.slices import short, spread
     from rnnmt.search.translator import Translator
 
     split, ratio = wanted.tests[0], decoding.max_length_ratio
-    sources = spread(_sources(wanted.corpus, split), settings.sentences)
-    targets = spread(wanted.splits[split], settings.sentences)
+    pairs = list(zip(_sources(wanted.corpus, split), wanted.splits[split], strict=True))
+    some = spread([pairs[i] for i in short(*zip(*pairs, strict=True))], settings.sentences)
+    sources, targets = map(list, zip(*some, strict=True))
     ids = trained.source.encode(sources), trained.target.encode(targets)
     came_of = Counter(outcomes(trained, *ids, ratio))
     translator = Translator(trained, ratio)

@@ -4,8 +4,9 @@
 
 Writes to `reports/<corpus>/translations/<variant>-<seed>/`, for each set S:
 `S.greedy.txt` and `S.beam.txt`, one detokenised line for each sentence; `S.jsonl`, its n best with
-log-probabilities, scores and alignment; and `summary.json` with what it took and which of
-`decode.length_penalty` was best on the validation set.
+log-probabilities, scores and, of sources of at most `translator.ATTENDED` pieces, alignment; and
+`summary.json` with what it took and which of `decode.length_penalty` was best on the validation
+set.
 """
 
 from __future__ import annotations
