@@ -583,6 +583,40 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, tokens: Path, writer: str
     assert not proof.exists()
 
 
+class Huge:
+    """Unpickling this would take 16 GB."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (1 << 34,)
+
+
+@pytest.mark.parametrize("layout", ["zip", "pickle", "pickle before zip"])
+def test_a_pickle_that_asks_for_memory_is_refused(
+    tmp_path: Path, tokens: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = save(tmp_path, tokens).state_dict()
+    file = tmp_path / "weights.pt"
+    whole = file.read_bytes()
+    torch.save(weights | {"huge": Huge()}, file, _use_new_zipfile_serialization=layout == "zip")
+    if layout == "pickle before zip":
+        file.write_bytes(file.read_bytes() + whole)
+    sign(tmp_path)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it would have been made"))
+    with pytest.raises(UserError, match="not plain weights"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_any_precision_are_plain(
+    tmp_path: Path, tokens: Path, dtype: torch.dtype
+) -> None:
+    weights = {name: w.to(dtype) for name, w in save(tmp_path, tokens).state_dict().items()}
+    torch.save(weights, tmp_path / "weights.pt")
+    sign(tmp_path)
+    loaded = load_model(tmp_path).model.state_dict()
+    assert all(torch.equal(loaded[name], w.float()) for name, w in weights.items())
+
+
 @pytest.mark.parametrize("name", ["settings.json", "weights.pt", "source.model", "target.model"])
 def test_a_missing_file_is_named(tmp_path: Path, tokens: Path, name: str) -> None:
     save(tmp_path, tokens)

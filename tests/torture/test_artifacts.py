@@ -170,6 +170,13 @@ class Evil:
         return os.mkdir, (self.proof,)
 
 
+class Huge:
+    """16 GB for who unpickles this, which torch takes for harmless."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (1 << 34,)
+
+
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = torch.load(folder / "weights.pt", weights_only=True)
     return found
@@ -261,7 +268,7 @@ def wrong_weights(folder: Path, dice: random.Random, proof: Path) -> str:  # noq
 
 def bomb(folder: Path, dice: random.Random, proof: Path) -> str:  # noqa: ARG001
     """Little that says that it is much."""
-    kind = dice.choice(["settings", "settings", "header", "nested", "digits"])
+    kind = dice.choice(["settings", "settings", "header", "called", "nested", "digits"])
     settings = json.loads((folder / "settings.json").read_text())
     if kind == "settings":
         huge = {
@@ -278,6 +285,12 @@ def bomb(folder: Path, dice: random.Random, proof: Path) -> str:  # noqa: ARG001
         content = (folder / "weights.pt").read_bytes()
         (folder / "weights.pt").write_bytes(
             content.replace(b"\x80\x02}", b"\x80\x02\x95" + b"\xff" * 7 + b"\x7f}", 1)
+        )
+    elif kind == "called":
+        new = dice.random() < 0.5
+        weights: dict[str, Any] = weights_of(folder)
+        torch.save(
+            weights | {"x": Huge()}, folder / "weights.pt", _use_new_zipfile_serialization=new
         )
     elif kind == "nested":
         text = dice.choice(['{"a":', "["]) * 200_000

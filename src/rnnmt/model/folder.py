@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickletools
 import shutil
 import zipfile
 from pathlib import Path
@@ -24,6 +25,13 @@ from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
 
 WEIGHTS, SOURCE, TARGET = FILES = ("weights.pt", "source.model", "target.model")
+# What the pickle of plain weights calls; torch itself would also let it make, say, a bytearray
+# of any size.
+_CALLED = {
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16")),
+}
 
 
 class TrainedModel(NamedTuple):
@@ -107,9 +115,24 @@ def _weights(file: Path) -> dict[str, torch.Tensor]:
             inflated = sum(part.file_size for part in parts.infolist())
         if inflated > file.stat().st_size:
             raise ValueError("compressed")
+        _check_pickle(file)
         weights: dict[str, torch.Tensor] = torch.load(file, weights_only=True)
         if not all(weight.is_contiguous() for weight in weights.values()):
             raise ValueError("few numbers that stand for many")
     except Exception:  # torch's own message would advise to load what may hold code
         raise UserError(f"{file}: damaged, or not plain weights") from None
     return weights
+
+
+def _check_pickle(file: Path) -> None:
+    """Raise ValueError where the file is not torch's zip, or its pickle calls more than weights
+    need.
+    """
+    with open(file, "rb") as opened:
+        if opened.read(4) != b"PK\x03\x04":  # torch would read a bare pickle before a zip, too
+            raise ValueError("not a zip from its first byte on")
+    # By torch's reader: a zip can be made such that another one finds another pickle in it.
+    pickled = torch._C.PyTorchFileReader(str(file)).get_record("data.pkl")
+    for code, argument, _ in pickletools.genops(pickled):
+        if code.name == "GLOBAL" and argument not in _CALLED:
+            raise ValueError(f"calls {argument}")
