@@ -13,6 +13,7 @@ import lzma
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -1270,6 +1271,23 @@ def test_opus_ids_that_do_not_work(tmp_path: Path) -> None:
     assert "OPUS-tatoeba-v20230412-eng-fra" in error
     assert "mtdata list -l fra-eng" in error
     assert "deu-eng" in fails(tmp_path, opus("OPUS-tatoeba-v20230412-deu-eng"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes end with another on Linux only")
+def test_the_index_is_built_for_no_download_that_was_killed(tmp_path: Path) -> None:
+    def ask() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "rnnmt.corpora.opus", '["none", "fr", "en"]']
+        environment = os.environ | {"MTDATA": str(tmp_path)}
+        return subprocess.Popen([*command, str(download.pid)], cwd=tmp_path, env=environment)
+
+    download = subprocess.Popen(["sleep", "60"])
+    index = ask()
+    with pytest.raises(subprocess.TimeoutExpired):  # it is at work
+        index.wait(2)
+    download.kill()
+    assert index.wait(10) == -signal.SIGTERM
+    download.wait()
+    assert ask().wait(10) == -signal.SIGTERM
 
 
 def test_opus_of_translation_memories_and_xz(server: Server, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ import dataclasses
 import functools
 import hashlib
 import math
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,6 +125,40 @@ def test_ter_of_blocks_is_in_order() -> None:
     hypotheses[metrics.TER_BLOCK + 1] = "rien"
     edits = metrics.statistics("ter", hypotheses, references)[:, 0]
     assert np.flatnonzero(edits).tolist() == [metrics.TER_BLOCK + 1]
+
+
+def children(process: int) -> list[int]:
+    found = Path(f"/proc/{process}/task/{process}/children").read_bytes()
+    return [int(child) for child in found.split()]
+
+
+def alive(process: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())  # a zombie has none
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes end with another on Linux only")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_processes_of_ter_end_with_the_one_that_is_killed(number: signal.Signals) -> None:
+    program = (
+        "import time\n"
+        "from rnnmt.scoring import metrics\n"
+        "metrics.METRICS['ter'] = lambda: time.sleep(60)\n"
+        "metrics.statistics('ter', ['a'] * 200, ['b'] * 200)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    wanted = min(metrics.TER_PROCESSES, os.cpu_count() or 1)
+    while len(workers := children(process.pid)) < wanted:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while left := [worker for worker in workers if alive(worker)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf"])

@@ -94,6 +94,20 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
+def end_with(process: int) -> None:
+    """On Linux, get a SIGTERM when the process of this id ends, or at once where it has."""
+    if sys.platform != "linux":
+        return
+    try:
+        ended = os.pidfd_open(process)
+    except ProcessLookupError:
+        _terminate()
+    except OSError:  # an old system, without pidfd_open
+        end_with_parent()
+    else:
+        threading.Thread(target=_terminate, args=[ended], daemon=True).start()
+
+
 def _end_with_dvc() -> None:
     """On Linux, get a SIGTERM when DVC is killed, or was before `end_with_parent`.
 

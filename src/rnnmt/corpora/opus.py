@@ -39,7 +39,7 @@ from rnnmt.corpora.files import (
 )
 from rnnmt.corpora.settings import Opus
 from rnnmt.corpora.split import Pair, split
-from rnnmt.errors import UserError
+from rnnmt.errors import UserError, end_with
 
 _ARCHIVES = ("zip", "tar.gz", "tgz")
 
@@ -118,7 +118,7 @@ def _look_up(chosen: Opus) -> list[Entry]:
     with tempfile.TemporaryDirectory() as folder:
         # Run in that folder, too: mtdata imports whatever mtdata*.py it finds where it runs.
         answer = subprocess.run(
-            [sys.executable, "-m", "rnnmt.corpora.opus", question],
+            [sys.executable, "-m", "rnnmt.corpora.opus", question, str(os.getpid())],
             cwd=folder,
             env={**os.environ, "MTDATA": folder, "PYTHONPATH": os.pathsep.join(sys.path)},
             stdin=subprocess.DEVNULL,
@@ -231,4 +231,5 @@ def _unknown(index: Any, name: str, source: Any, target: Any) -> str:
 
 
 if __name__ == "__main__":
+    end_with(int(sys.argv[2]))
     json.dump(_answer(*json.loads(sys.argv[1])), sys.stdout)

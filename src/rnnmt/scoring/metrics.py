@@ -16,6 +16,8 @@ import numpy.typing as npt
 from sacrebleu import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 
+from rnnmt.errors import end_with
+
 Array = npt.NDArray[np.float64]
 
 METRICS: dict[str, Callable[..., Metric]] = {
@@ -62,7 +64,8 @@ def _ter_statistics(hypotheses: Sequence[str], references: Sequence[str]) -> Arr
     """TER searches shifts in plain Python: 20 ms for a bad translation of 30 words."""
     starts = range(0, len(hypotheses), TER_BLOCK)
     blocks = [(hypotheses[i : i + TER_BLOCK], references[i : i + TER_BLOCK]) for i in starts]
-    with ProcessPoolExecutor(min(TER_PROCESSES, os.cpu_count() or 1)) as pool:
+    processes = min(TER_PROCESSES, os.cpu_count() or 1)
+    with ProcessPoolExecutor(processes, initializer=end_with, initargs=(os.getpid(),)) as pool:
         rows = pool.map(partial(_extract, "ter"), *zip(*blocks, strict=True))
         return np.array([row for block in rows for row in block], dtype=np.float64)
 
