@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 import pytest
 import requests
 import torch
+import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -37,6 +39,7 @@ from rnnmt.model.cells import Recurrent
 from rnnmt.model.folder import load_model, save_model
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
+from rnnmt.playground import server as playground
 from rnnmt.playground.gates import GATES, KEEPS, gates
 from rnnmt.playground.server import serve
 from rnnmt.playground.tree import Node, Watch, grow, path
@@ -378,6 +381,11 @@ def test_a_model_that_says_nothing_but_nan_is_shown_as_it_is(models: Path) -> No
 
 # --- the server -------------------------------------------------------------------------------
 
+HALF = (
+    b"POST /api/answer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 99\r\n\r\n{"
+)
+
 
 def start(*arguments: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "rnnmt.cli", "playground", *arguments]
@@ -493,6 +501,29 @@ def test_half_a_character_is_no_failure(server: str) -> None:
     headers = {"content-type": "application/json"}
     found = requests.post(f"{server}/api/answer", data=body, headers=headers, timeout=60)
     assert found.status_code in (200, 422)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n", HALF])
+def test_slow_clients_are_not_waited_for(
+    models: Path, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(playground, "MAX_SECONDS", 0.5)
+    made = playground.application([Variant(models / "lstm-two-1", 1)], [], ("127.0.0.1",), 1)
+    config = playground.configuration(made)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=[[listening]])
+    thread.start()
+    try:
+        with socket.create_connection(listening.getsockname(), 10) as connection:
+            connection.sendall(sent)
+            answer = b""
+            while part := connection.recv(1000):
+                answer += part
+    finally:
+        server.should_exit = True
+        thread.join(20)
+    assert answer.startswith(b"HTTP/1.1 408 ") if sent == HALF else not answer
 
 
 def test_another_sites_page_can_send_nothing(server: str) -> None:

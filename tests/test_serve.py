@@ -335,6 +335,57 @@ def test_no_more_connections_than_allowed(models: Path, monkeypatch: pytest.Monk
         client.until(lambda: client.translate("a")[0] == 200)
 
 
+HEAD = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", HEAD, HEAD + b"\r\n" + HEAD, HEAD + b"Content-Length: 99\r\n\r\n"]
+)
+def test_slow_clients_are_hung_up_on(
+    models: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """Idle, with half a head, as a second request too, or a body that nobody wants."""
+    monkeypatch.setattr(service, "CONNECTIONS", 5)
+    with within(models / "one", seconds=1) as client, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", client.port)
+        slow = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(5)]
+        for connection in slow:
+            connection.sendall(sent)
+        client.until(lambda: client.call("/health")[0] == 503)
+        for _ in range(3):
+            time.sleep(0.2)  # a trickle does not help
+            with contextlib.suppress(ConnectionError):
+                slow[0].sendall(b"a" if sent else b"")
+        client.until(lambda: client.call("/health")[0] == 200)
+        for connection in slow:
+            while connection.recv(1 << 16):
+                pass
+
+
+def test_who_does_not_take_answers_is_hung_up_on(models: Path) -> None:
+    with within(models / "one", seconds=1) as client, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", client.port))
+        connection.settimeout(10)
+        with pytest.raises(ConnectionError):
+            connection.sendall((HEAD + b"\r\n") * 500_000)
+        assert client.translate("a")[0] == 200
+
+
+def test_who_is_slow_within_the_limit_is_answered(models: Path) -> None:
+    with within(models / "one", seconds=2) as client, socket.socket() as connection:
+        connection.connect(("127.0.0.1", client.port))
+        connection.settimeout(10)
+        for _ in range(3):
+            connection.sendall(b"GET /health HTTP/1.1\r\n")
+            time.sleep(1)
+            connection.sendall(b"Host: 127.0.0.1\r\n\r\n")
+            answer = connection.recv(1000)
+            while not answer.endswith(b"}"):
+                answer += connection.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_models_own_beam_is_limited_too(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     translator = Translator(load_model(models / "one"))
     wide, narrow = (

@@ -8,6 +8,7 @@ POST /api/answer    one variant's answer to a `Question`
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -25,11 +26,14 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rnnmt.addresses import LOOPBACK
+from rnnmt.connections import patient
 from rnnmt.errors import UserError
 from rnnmt.playground.variant import MAX_BEAM, MAX_CHARACTERS, Question, Variant
 
 PAGE = Path(__file__).parent / "page"
 MAX_BODY = 16_384  # bytes
+MAX_SECONDS = 30.0  # for a request to come, or its answer to be taken
+MAX_CONNECTIONS = 1000
 MAX_WAITING = 200  # questions; a page asks one for each variant
 HEADERS = {
     "content-security-policy": (
@@ -95,7 +99,10 @@ class _Answers:
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             return _refuse(415, "Send JSON, as content type application/json.")
         try:
-            body = await _body(request)
+            async with asyncio.timeout(MAX_SECONDS):
+                body = await _body(request)
+        except TimeoutError:
+            return _refuse(408, f"A question has to be whole within {MAX_SECONDS:g} seconds.")
         except ClientDisconnect:  # in the middle of its question
             return Response(status_code=204)
         if body is None:
@@ -145,13 +152,20 @@ def serve(
     name = f"[{host}]" if ":" in host else host
     hosts = (*LOOPBACK, name, *allow)
     print(f"http://{name}:{listening.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
-    config = uvicorn.Config(
-        application(variants, examples, hosts, workers),
+    config = configuration(application(variants, examples, hosts, workers))
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def configuration(app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
+        app,
         log_level="warning",
         server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        http=patient(MAX_SECONDS),
         timeout_graceful_shutdown=2,
     )
-    uvicorn.Server(config).run(sockets=[listening])
 
 
 def examples(tokens: Path) -> list[dict[str, str]]:

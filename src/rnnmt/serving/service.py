@@ -23,6 +23,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from rnnmt.addresses import LOOPBACK
+from rnnmt.connections import patient
 from rnnmt.errors import UserError
 from rnnmt.search.answers import Search, answer
 from rnnmt.serving.batching import Batcher, Busy, Model, Stopped
@@ -49,7 +50,7 @@ class Limits:
     beam: int = 10
     waiting: int = 1000  # sentences, of all requests
     requests: int = 512  # at once: the bodies of all are held in memory
-    seconds: float = 30.0  # from a request's head to its answer
+    seconds: float = 30.0  # from a request's head to its answer, and for the head alone
 
 
 class Source(Protocol):
@@ -259,6 +260,7 @@ class Server(uvicorn.Server):
             access_log=False,
             log_level="warning",
             limit_concurrency=CONNECTIONS,
+            http=patient(service.limits.seconds),
             timeout_graceful_shutdown=int(service.limits.seconds) + 1,
         )
         super().__init__(config)
