@@ -216,6 +216,18 @@ def test_few_characters_may_be_too_many_pieces(models: Path) -> None:
         assert refused == (422, {"detail": "a sentence has 6 pieces, at most 5 are taken"})
 
 
+def test_the_pieces_are_those_of_the_normalised_sentence(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with within(models / "one", pieces=5) as client:
+        assert texts(client.translate("\t" * 400, " a \u00a0 a  a\na a ")[1])[0] == ""
+        # As if all characters were spelled in bytes.
+        monkeypatch.setattr(Tokenizer, "encode", lambda _, s: [[5] * len(t.encode()) for t in s])
+        assert client.translate("\u0915")[0] == 200
+        refused = client.translate("\ufb2c")  # 3 bytes, which become 6
+        assert refused == (422, {"detail": "a sentence has 6 pieces, at most 5 are taken"})
+
+
 @pytest.mark.parametrize(
     ("body", "status", "told"),
     [

@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 
 from rnnmt.addresses import LOOPBACK
 from rnnmt.connections import patient
+from rnnmt.corpora.clean import normalise
 from rnnmt.errors import UserError
 from rnnmt.search.answers import Search, answer
 from rnnmt.serving.batching import Batcher, Busy, Model, Stopped
@@ -200,7 +201,8 @@ class Service:
         shared = search.model_copy(update={"alignments": False})
         try:
             seconds = deadline - asyncio.get_running_loop().time()
-            longest = max(map(len, model.translator.trained.source.encode(sentences)))
+            texts = [normalise(sentence) for sentence in sentences]  # which may have more pieces
+            longest = max(map(len, model.translator.trained.source.encode(texts)))
             if longest > self.limits.pieces:
                 told = f"a sentence has {longest} pieces, at most {self.limits.pieces} are taken"
                 return _refusal(422, told)
