@@ -1016,7 +1016,8 @@ def test_an_answer_is_plain_and_rounded(tokenizer: Tokenizer, attention: str) ->
             assert entry["alignment"] is None
         else:
             assert np.array(entry["alignment"]) == pytest.approx(weights, abs=0.0006)
-            assert entry["alignment"] == weights.round(3).tolist()
+            # No digits of single precision after the third: 0.123, never 0.12300000339746475.
+            assert all(len(str(weight)) <= 5 for row in entry["alignment"] for weight in row)
     for entry in answers.answer(found, Search(beam=3, nbest=3)):
         assert set(entry) == {"text", "score", "log_prob"}
     assert answers.answer([], asked) == [{"text": "", "score": 0.0, "log_prob": 0.0}]

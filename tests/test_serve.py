@@ -216,6 +216,40 @@ def test_few_characters_may_be_too_many_pieces(models: Path) -> None:
         assert refused == (422, {"detail": "a sentence has 6 pieces, at most 5 are taken"})
 
 
+def test_alignments_of_many_pieces_are_refused(models: Path) -> None:
+    with within(models / "one", weights=100) as client:
+        asked = {"beam": 2, "nbest": 2, "alignments": True}
+        assert client.translate("a a a a a", "a a a a a", **asked)[0] == 200
+        told = client.translate("a a a a a", "a a a a a", "a", **asked)
+        assert told[0] == 422
+        assert "nbest x pieces x pieces are 102 in all, at most 100 are taken" in told[1]["detail"]
+        assert client.translate("a a a a a", "a a a a a", "a", beam=2, nbest=2)[0] == 200
+        description = client.call("/openapi.json")[1]["components"]["schemas"]["Request"]
+        assert "at most 100" in description["properties"]["alignments"]["description"]
+
+
+def test_an_answer_is_written_beside_the_loop(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, written = threading.Event(), service.answer
+
+    def late(*asked: Any) -> Any:
+        may.wait(60)
+        return written(*asked)
+
+    monkeypatch.setattr(service, "answer", late)
+    with within(models / "one") as client, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.translate, "the cat", alignments=True)
+        time.sleep(0.5)
+        try:
+            client.patience = 5
+            assert client.call("/health")[0] == 200
+            assert not asked.done()
+        finally:
+            may.set()
+        assert asked.result()[0] == 200
+
+
 def test_the_pieces_are_those_of_the_normalised_sentence(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,5 +70,5 @@ def _entry(translation: Translation, alignments: bool) -> dict[str, Any]:
         weights = translation.alignment
         entry["source_pieces"] = translation.source_pieces
         entry["target_pieces"] = translation.target_pieces
-        entry["alignment"] = weights if weights is None else weights.round(3).tolist()
+        entry["alignment"] = weights if weights is None else weights.astype(float).round(3).tolist()
     return entry

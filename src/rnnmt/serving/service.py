@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 import signal
 import socket
@@ -27,6 +28,7 @@ from rnnmt.connections import patient
 from rnnmt.corpora.clean import normalise
 from rnnmt.errors import UserError
 from rnnmt.search.answers import Search, answer
+from rnnmt.search.translator import Translation
 from rnnmt.serving.batching import Batcher, Busy, Model, Stopped
 
 Message = MutableMapping[str, Any]  # of ASGI, and a connection's scope
@@ -47,6 +49,9 @@ class Limits:
     sentences: int = 100  # of one request
     characters: int = 500  # of one sentence
     pieces: int = 300  # of one sentence; rare characters are several
+    # Of one request's alignments, nbest x pieces^2 of all sentences: a translation that finds no
+    # end has three times the pieces of its sentence, and each weight takes 6 bytes to send.
+    weights: int = 1_000_000
     bytes: int = 1 << 20  # of one request's body
     beam: int = 10
     waiting: int = 1000  # sentences, of all requests
@@ -202,13 +207,11 @@ class Service:
         try:
             seconds = deadline - asyncio.get_running_loop().time()
             texts = [normalise(sentence) for sentence in sentences]  # which may have more pieces
-            longest = max(map(len, model.translator.trained.source.encode(texts)))
-            if longest > self.limits.pieces:
-                told = f"a sentence has {longest} pieces, at most {self.limits.pieces} are taken"
+            sizes = list(map(len, model.translator.trained.source.encode(texts)))
+            if told := self._too_large(sizes, search):
                 return _refusal(422, told)
             found = await batcher.translate(sentences, model, shared, seconds)
-            answers = [answer(translations, search) for translations in found]
-            response = JSONResponse({"model": model.name, "translations": answers})
+            response = await asyncio.to_thread(_answer, model.name, found, search)
         except Busy:
             return _refusal(429, "too many sentences wait", retry=1)
         except Stopped:
@@ -220,6 +223,35 @@ class Service:
             return _refusal(500, "the translation failed; the service's log says why")
         self.metrics.sentences.inc(len(sentences))
         return response
+
+    def _too_large(self, sizes: list[int], search: Search) -> str:
+        """What is beyond the limits in sentences of so many pieces, if anything is."""
+        if (longest := max(sizes)) > (most := self.limits.pieces):
+            return f"a sentence has {longest} pieces, at most {most} are taken"
+        weights = search.nbest * sum(size * size for size in sizes)
+        if search.alignments and weights > (most := self.limits.weights):
+            return (
+                f"alignments: nbest x pieces x pieces are {weights} in all, at most {most} are "
+                "taken; ask for fewer sentences at once"
+            )
+        return ""
+
+
+def _answer(model: str, found: list[list[Translation]], search: Search) -> Response:
+    """The `Answer` to a request, written a translation at a time.
+
+    As Python's numbers, all alignments at once would take a multiple of the memory of their
+    digits, and no other thread could run until the last one is written.
+    """
+    written = (",".join(map(_json, answer(translations, search))) for translations in found)
+    sentences = ",".join(f"[{translations}]" for translations in written)
+    body = f'{{"model":{_json(model)},"translations":[{sentences}]}}'
+    return Response(body, media_type="application/json")
+
+
+def _json(value: Any) -> str:
+    """As starlette's JSONResponse has it. Raises ValueError for numbers that are not finite."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def serve(source: Source, limits: Limits, host: str, port: int, allow: Sequence[str]) -> None:
@@ -416,7 +448,11 @@ def _request(limits: Limits) -> type[BaseModel]:
     beam = Field(None, ge=1, le=limits.beam, description=fields["beam"].description)
     nbest = Field(None, ge=1, le=limits.beam, description=fields["nbest"].description)
     penalty = Field(None, ge=-10, le=10, description=fields["length_penalty"].description)
-    alignments = Field(False, description=fields["alignments"].description)
+    alignments = Field(
+        False,
+        description=f"{fields['alignments'].description}; with them, nbest x pieces x pieces of "
+        f"all sentences are at most {limits.weights} in all",
+    )
     return create_model(
         "Request",
         __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
