@@ -283,12 +283,9 @@ def _reproduce(pipeline: str, variants: Sequence[str], deadline: float) -> int:
     """`dvc repro` of the pipeline, or up to the scores of these variants."""
     repro.drop_dead_locks()
     repro.drop_broken_lock(Path(pipeline).with_suffix(".lock"))
-    pull = ["--pull", "--allow-missing"] if _has_remote() else []
-    if pull:
-        # Comparison and report read folders that no single stage's output holds together.
-        stages = ("align", "memory", "train", "decode", "analyze")
-        outputs = [repro.address(pipeline, stage) for stage in stages]
-        subprocess.run(["dvc", "pull", "--quiet", "--allow-missing", *outputs])
+    # Not --allow-missing, which skips a stage whose output the remote lacks, though a later one,
+    # which has changed, reads it: all is pulled, and what cannot be is made again.
+    pull = ["--pull"] if _has_remote() else []
     targets = [pipeline]
     if variants:
         targets = _addresses(pipeline, ("evaluate",), variants)

@@ -661,6 +661,37 @@ def test_a_remote_over_ssh(
     assert not run("git", "status", "--porcelain", "--ignored=no", ".dvc/tmp", cwd=stage)
 
 
+@pytest.mark.parametrize("there", [(), ("second",)])
+def test_what_the_remote_lacks_is_made_again(
+    tmp_path: Path, stage: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType,
+    there: tuple[str, ...],
+) -> None:  # fmt: skip
+    """As in a fork: the lock is committed, and a setting of a late stage has changed."""
+    (stage / "params.yaml").write_text("rate: 1\n")
+    (stage / "dvc.yaml").write_text(
+        "stages:\n"
+        "  first: {cmd: mkdir a && echo some > a/x, outs: [a]}\n"
+        "  second: {cmd: mkdir b && cp a/x b, deps: [a], outs: [b]}\n"
+        "  third: {cmd: mkdir -p c && cp b/x c && echo done > c/y, deps: [b], params: [rate],"
+        " outs: [c/x, c/y]}\n"
+        "  last: {cmd: cat c/* > d, deps: [c], outs: [d: {cache: false}]}\n"
+    )
+    monkeypatch.setenv("DVC_REMOTE_URL", str(tmp_path / "store"))
+    run("dvc", "repro", cwd=stage)
+    commit(stage, {})
+    retrain._use_remote()
+    if there:
+        run("dvc", "push", *there, cwd=stage)
+    fork = tmp_path / "fork"
+    run("git", "clone", "--quiet", str(stage), str(fork), cwd=tmp_path)
+    monkeypatch.chdir(fork)
+    retrain._use_remote()
+    (fork / "params.yaml").write_text("rate: 2\n")
+    assert retrain._reproduce("dvc.yaml", [], time.monotonic() + 60) == 0
+    assert (fork / "d").read_text() == "some\ndone\n"
+    assert (fork / "b/x").read_text() == "some\n"  # for the gate
+
+
 def test_new_data_are_noticed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
 ) -> None:
