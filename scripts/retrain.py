@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -436,13 +437,12 @@ def _open(experiment: Experiment, base: str) -> None:
 
 
 def _pull_request(*filters: str) -> str:
-    found = subprocess.run(
-        ["gh", "pr", "list", *filters, "--json", "number", "--jq", ".[0].number // empty"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return found.stdout.strip()
+    """The number of an open one of this repository's own, empty where there is none."""
+    command = ["gh", "pr", "list", *filters, "--json", "number,isCrossRepository"]
+    found = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    # A fork's branch may have the same name.
+    own = (str(one["number"]) for one in json.loads(found.stdout) if not one["isCrossRepository"])
+    return next(own, "")
 
 
 def _output(name: str, value: str) -> None:

@@ -42,12 +42,13 @@ file = pathlib.Path(os.environ["GH_FILE"])
 calls = json.loads(file.read_text()) if file.exists() else []
 arguments = sys.argv[1:]
 if arguments[:2] == ["pr", "list"]:
-    wanted = dict(zip(arguments[2::2], arguments[3::2]))
+    wanted, found = dict(zip(arguments[2::2], arguments[3::2])), []
     for number, call in enumerate(calls, 1):
         made = dict(zip(call["said"][2::2], call["said"][3::2]))
         if call["said"][1] == "create" and made["--head"] == wanted["--head"]:
-            print(number)
-            break
+            about = {"number": number, "isCrossRepository": "fork" in call}
+            found.append({name: about[name] for name in wanted["--json"].split(",")})
+    print(json.dumps(found))
 else:
     said = dict(zip(arguments[2::2], arguments[3::2]))
     body = said.get("--body-file") or arguments[-1]
@@ -555,6 +556,23 @@ def test_only_results_are_proposed(tmp_path: Path) -> None:
     run("git", "fetch", "--quiet", str(lab.origin), "retrain/default/main", cwd=lab.origin)
     committed = run("git", "show", "--name-only", "--format=", "FETCH_HEAD", cwd=lab.origin)
     assert committed.split() == ["reports/small/a.md"]
+
+
+def test_a_pull_request_of_a_fork_is_not_taken_for_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
+) -> None:
+    (tmp_path / "gh").write_text(GH)
+    (tmp_path / "gh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("GH_FILE", str(tmp_path / "calls"))
+    own: dict[str, Any] = {"said": ["pr", "create", "--head", "tune"]}
+    for calls, number in (
+        ([], ""),
+        ([own | {"fork": True}], ""),
+        ([own | {"fork": True}, own], "2"),
+    ):
+        (tmp_path / "calls").write_text(json.dumps(calls))
+        assert retrain._pull_request("--head", "tune") == number
 
 
 LOCKS = {
