@@ -221,7 +221,7 @@ def _has_changed(recipe: Experiment) -> bool:
 def _retrain(experiment: Experiment, arguments: argparse.Namespace, deadline: float) -> int:
     """Reproduce, push, judge. Returns an exit code as `train` does."""
     variants = arguments.variants.split()
-    code = _reproduce(experiment.pipeline, variants, deadline)
+    code = reproduced = _reproduce(experiment.pipeline, variants, deadline)
     _push()
     changed, promote = _changed(experiment), arguments.promote == "true"
     failed = f"**Failed**, with exit code {code}: the log says why."
@@ -233,11 +233,11 @@ def _retrain(experiment: Experiment, arguments: argparse.Namespace, deadline: fl
         subprocess.run(["rnnmt", "sync"])
         summary += _differences(experiment)
     if code == 0 and (changed or promote):
-        code = _gate(experiment.pipeline, variants, promote, summary)
+        code = _gate(variants, promote, summary)
         changed = _changed(experiment)  # a champion has files
     text = "\n\n".join(summary)
     _say(text)
-    if changed and code in (0, REFUSED):
+    if changed and reproduced == 0:  # whatever the gate says, or where it cannot say anything
         _write(experiment, text)
     return code
 
@@ -287,9 +287,8 @@ def _reproduce(pipeline: str, variants: Sequence[str], deadline: float) -> int:
     # Not --allow-missing, which skips a stage whose output the remote lacks, though a later one,
     # which has changed, reads it: all is pulled, and what cannot be is made again.
     pull = ["--pull"] if _has_remote() else []
-    targets = [pipeline]
-    if variants:
-        targets = _addresses(pipeline, ("evaluate",), variants)
+    labels = [f"{variant}-{seed}" for variant in variants for seed in params.seeds()]
+    targets = [repro.address(pipeline, f"evaluate@{label}") for label in labels] or [pipeline]
     # A group of its own: DVC, told to end, would leave its stage running.
     process = subprocess.Popen(
         ["dvc", "repro", *pull, *targets], process_group=0, preexec_fn=end_with_parent
@@ -310,12 +309,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             for _ in range(10 * SECONDS_TO_END):
                 os.killpg(process.pid, 0)
                 time.sleep(0.1)
-
-
-def _addresses(pipeline: str, stages: Sequence[str], variants: Sequence[str]) -> list[str]:
-    """What DVC calls these stages, of all variants or, if there are some, of these."""
-    labels = [f"@{variant}-{seed}" for variant in variants for seed in params.seeds()]
-    return [repro.address(pipeline, stage + label) for stage in stages for label in labels or [""]]
 
 
 def _push() -> None:
@@ -365,16 +358,17 @@ def _link(experiment: Experiment, file: Path) -> str:
     return f"{server}/{repository}/blob/{path}?raw=true" if repository else str(file)
 
 
-def _gate(pipeline: str, variants: Sequence[str], promote: bool, summary: list[str]) -> int:
-    if _has_remote():  # what did not change was not needed yet
-        models = _addresses(pipeline, ("train", "decode"), variants)
-        _run("dvc", "pull", "--quiet", repro.address(pipeline, "tokenize"), *models)
+def _gate(variants: Sequence[str], promote: bool, summary: list[str]) -> int:
+    """`rnnmt promote`, whose exit code it returns; what it says becomes a part of the summary."""
     only = [part for name in variants for part in ("--variant", name)]
     to = "champion" if promote else "challenger"
-    done = subprocess.run(
-        ["rnnmt", "promote", "--to", to, *only], stdout=subprocess.PIPE, text=True
-    )
-    summary.append(f"## Gate\n\n{done.stdout.strip()}")
+    done = subprocess.run(["rnnmt", "promote", "--to", to, *only], capture_output=True, text=True)
+    print(done.stderr, file=sys.stderr, end="", flush=True)
+    said = done.stdout.strip()
+    if done.returncode not in (0, REFUSED):
+        said += f"\n\n**It has failed**, with exit code {done.returncode}:\n\n"
+        said += f"```\n{done.stderr.strip()}\n```"
+    summary.append(f"## Gate\n\n{said.strip()}")
     return done.returncode
 
 

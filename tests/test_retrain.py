@@ -468,6 +468,29 @@ def test_the_differences_of_a_recipe_are_its_own(
     assert not (tmp_path / "recipes/other/dvc.yaml").exists()
 
 
+def test_results_are_proposed_although_the_gate_cannot_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
+) -> None:
+    (tmp_path / "clone").mkdir()
+    clone = Clone(tmp_path / "clone")
+    commit(clone.folder, {"reports/small/claims.md": "old\n"})
+    (clone.folder / "reports/small/claims.md").write_text("new\n")
+    away = "#!/bin/sh\necho to the gate\necho MLflow is away >&2\nexit 1\n"
+    (tmp_path / "rnnmt").write_text(away)
+    (tmp_path / "rnnmt").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "outputs"))
+    monkeypatch.chdir(clone.folder)
+    monkeypatch.setattr(retrain, "_reproduce", lambda *_: 0)
+    experiment, arguments = retrain.Experiment(), argparse.Namespace(variants="", promote="")
+    assert retrain._retrain(experiment, arguments, 0.0) == 1
+    assert "+new" in (clone.folder / experiment.patch).read_text()
+    gate = (clone.folder / experiment.summary).read_text().split("## Gate")[1]
+    assert "to the gate" in gate
+    assert "```\nMLflow is away\n```" in gate
+    assert (tmp_path / "outputs").read_text() == "changed=true\n"
+
+
 def test_what_is_ended_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
 ) -> None:
