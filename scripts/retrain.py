@@ -39,6 +39,7 @@ from rnnmt.corpora import settings as corpora
 from rnnmt.errors import UserError, end_with_parent, run_main
 
 OUT = Path("work/retrain")
+UNFINISHED = Path("work/unfinished")  # one file for each recipe that is to be retrained
 OUT_OF_TIME = 75  # exit code: try again, it goes on
 REFUSED = 3  # that of `rnnmt promote`
 LONGEST = 60_000  # characters of a pull request's text; GitHub takes 65,536
@@ -111,6 +112,10 @@ class Experiment:
     @property
     def patch(self) -> Path:
         return OUT / self.name / "changes.patch"
+
+    @property
+    def unfinished(self) -> Path:
+        return UNFINISHED / self.name
 
     @contextlib.contextmanager
     def chosen(self) -> Iterator[None]:
@@ -199,6 +204,8 @@ def train(arguments: argparse.Namespace) -> int:
             codes.append(_retrain(experiment, arguments, deadline))
         if codes[-1] not in (0, REFUSED):
             break
+        if not arguments.variants:
+            experiment.unfinished.unlink(missing_ok=True)
     return codes[-1] or max(codes)
 
 
@@ -208,7 +215,11 @@ def _wanted(arguments: argparse.Namespace) -> list[Experiment]:
     if arguments.event in NEW_DATA:
         refresh()
     default, *recipes = Experiment.all()
-    return [default, *(recipe for recipe in recipes if _has_changed(recipe))]
+    recipes = [recipe for recipe in recipes if recipe.unfinished.exists() or _has_changed(recipe)]
+    UNFINISHED.mkdir(parents=True, exist_ok=True)
+    for recipe in recipes:  # results of another one would hide from the next job that it is new
+        recipe.unfinished.touch()
+    return [default, *recipes]
 
 
 def _has_changed(recipe: Experiment) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -407,6 +408,15 @@ def test_a_push_retrains_the_recipes_that_have_changed_since_their_results(
         found = retrain._wanted(argparse.Namespace(event=event, recipe=recipe))
         return [experiment.name for experiment in found]
 
+    def retrained(*codes: int, variants: str = "") -> int:
+        """A job after a push, each of whose retrainings ends with one of the codes."""
+        ends = iter(codes)
+        monkeypatch.setattr(retrain, "_retrain", lambda *_: next(ends))
+        arguments = argparse.Namespace(event="push", recipe="", variants=variants, minutes=1)
+        return int(retrain.train(arguments))
+
+    monkeypatch.setattr(retrain, "_use_remote", lambda: None)
+    monkeypatch.setattr(retrain.Experiment, "at_hand", lambda _: contextlib.nullcontext())
     commit(tmp_path, {"params.yaml": "1", "recipes/never.yaml": "1", "recipes/ran.yaml": "1"})
     assert wanted() == ["default"]  # nothing has ever been run here: no recipe, let alone all
     commit(tmp_path, {"dvc.lock": "1", "recipes/ran/dvc.lock": "1"})
@@ -417,8 +427,17 @@ def test_a_push_retrains_the_recipes_that_have_changed_since_their_results(
     assert wanted() == ["default", "never", "ran"]
     commit(tmp_path, {"README": "a later push; the one before has run out of time"})
     assert wanted() == ["default", "never", "ran"]
+    # Nor do results of another one hide what has not been retrained, or not to its end.
+    for codes in ((75,), (0, 75)):
+        assert retrained(*codes) == 75
+        commit(tmp_path, {"dvc.lock": str(codes)})
+        assert wanted() == ["default", "never", "ran"]
+    assert retrained(0, 0, 0, variants="gru") == 0
+    assert wanted() == ["default", "never", "ran"]
+    assert retrained(0, 3, 0) == 3
     commit(tmp_path, {"recipes/never/dvc.lock": "2"})
     assert wanted() == ["default", "ran"]
+    assert retrained(0, 0) == 0
     commit(tmp_path, {"recipes/ran/dvc.lock": "2"})
     assert wanted() == ["default"]
     # On demand, it is what was asked for.
