@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from clones import Clone, fails, run
+from rnnmt import sweep
 from servers import KEYS
 
 SWEEP = ("rnnmt", "sweep")
@@ -94,6 +95,23 @@ def test_a_variant_of_several_nodes_is_refused(clone: Clone) -> None:
     clone.write(clone.settings() | {"variants": {"wide": {"nodes": 2}}})
     said = fails(*SWEEP, cwd=clone.folder, env=clone.environment)
     assert "variant 'wide' has train.nodes 2" in said
+
+
+def test_a_host_is_swept_again(tmp_path: Path) -> None:
+    """Though the first sweep has left another dvc.lock in its clone."""
+    origin, host = tmp_path / "origin", tmp_path / "host"
+    run("git", "init", "--quiet", str(origin), cwd=tmp_path)
+    for text in ("first", "second"):
+        (origin / "dvc.lock").write_text(text)
+        run("git", "add", "dvc.lock", cwd=origin)
+        person = ("-c", "user.name=me", "-c", "user.email=me@localhost")
+        run("git", *person, "commit", "--quiet", "--message", text, cwd=origin)
+        if not host.exists():
+            run("git", "clone", "--quiet", str(origin), str(host), cwd=tmp_path)
+            (host / "dvc.lock").write_text("of the first sweep")
+    last = run("git", "rev-parse", "HEAD", cwd=origin).strip()
+    before = sweep._remote(f"me:{host}", last, "").before
+    assert run("sh", "-c", f"{before} cat dvc.lock", cwd=tmp_path) == "second"
 
 
 @pytest.mark.long

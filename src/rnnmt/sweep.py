@@ -69,9 +69,9 @@ def run_here(jobs: int | None) -> None:
 def run_on_hosts(hosts: Sequence[str], environment: str) -> None:
     """Run the plan over SSH; a host is `[USER@]NAME[:PORT]:FOLDER`, the folder a clone.
 
-    Every clone is brought to this commit first; `environment` is a shell command that makes `dvc`
-    known there. A host that is lost has its chain done by another one. Raises UserError naming
-    what failed.
+    Every clone is brought to this commit first, and loses what else has changed in its tracked
+    files; `environment` is a shell command that makes `dvc` known there. A host that is lost has
+    its chain done by another one. Raises UserError naming what failed.
     """
     commit = _commit()
     _run_on([_remote(host, commit, environment) for host in hosts])
@@ -138,7 +138,8 @@ def _remote(host: str, commit: str, environment: str) -> _Worker:
         raise UserError(f"--host {host}: expected [USER@]NAME[:PORT]:FOLDER")
     address, _, port = name.partition(":")
     steps = [f"cd {shlex.quote(folder)}", environment, "git fetch --quiet"]
-    steps += [f"git checkout --quiet --detach {commit}"]
+    # --force: an earlier sweep has left its dvc.lock.
+    steps += [f"git checkout --quiet --force --detach {commit}"]
     before = "".join(f"{step} && " for step in steps if step)
     return _Worker(host, [*SSH, *(["-p", port] if port else []), address], before)
 
