@@ -97,6 +97,15 @@ def test_a_variant_of_several_nodes_is_refused(clone: Clone) -> None:
     assert "variant 'wide' has train.nodes 2" in said
 
 
+@pytest.mark.parametrize("options", [(), ("--here",)])
+def test_a_recipe_is_refused(clone: Clone, options: tuple[str, ...]) -> None:
+    """Its labels would be trained with the settings of params.yaml, or be done already."""
+    recipe = {"RNNMT_PARAMS": "recipes/tatoeba-en-fr.yaml"}
+    said = fails(*SWEEP, *options, cwd=clone.folder, env=clone.environment | recipe)
+    assert "RNNMT_PARAMS=recipes/tatoeba-en-fr.yaml" in said
+    assert "make repro RECIPE=NAME" in said
+
+
 def test_a_host_is_swept_again(tmp_path: Path) -> None:
     """Though the first sweep has left another dvc.lock in its clone."""
     origin, host = tmp_path / "origin", tmp_path / "host"

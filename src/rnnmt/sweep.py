@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from rnnmt import params
 from rnnmt.errors import UserError
@@ -36,10 +37,16 @@ def chain(label: str) -> str:
 
 
 def plan() -> dict[str, str]:
-    """label -> command, for every variant and seed of the settings file.
+    """label -> command, for every variant and seed of params.yaml.
 
-    Raises UserError where a variant wants several nodes, since a command runs on one.
+    Raises UserError where RNNMT_PARAMS names another file, of which dvc.yaml knows nothing, and
+    where a variant wants several nodes, since a command runs on one.
     """
+    if params.path().resolve() != Path("params.yaml").resolve():
+        raise UserError(
+            f"RNNMT_PARAMS={params.path()}: a sweep trains what params.yaml says; unset it, or "
+            "train a recipe on this machine: make repro RECIPE=NAME"
+        )
     for name in params.variants():
         if (nodes := variant(name)[1].nodes) > 1:
             raise UserError(
