@@ -15,6 +15,7 @@ import pytest
 
 from clones import Clone, fails, run
 from rnnmt import sweep
+from rnnmt.errors import UserError
 from servers import KEYS
 
 SWEEP = ("rnnmt", "sweep")
@@ -95,6 +96,27 @@ def test_a_variant_of_several_nodes_is_refused(clone: Clone) -> None:
     clone.write(clone.settings() | {"variants": {"wide": {"nodes": 2}}})
     said = fails(*SWEEP, cwd=clone.folder, env=clone.environment)
     assert "variant 'wide' has train.nodes 2" in said
+
+
+LOST = sweep._Worker("lost", ["sh", "-c"], "sleep 1; exit 255; ")
+THERE = sweep._Worker("there", ["sh", "-c"], "true; ")
+
+
+@pytest.mark.timeout(60)
+def test_a_host_that_is_lost_last_has_its_chain_done(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By one that has long been idle; and where none is there, that is said."""
+    monkeypatch.setattr(sweep, "plan", lambda: {"one": "echo 1", "two": "echo 2"})
+    sweep._run_on([LOST, THERE])
+    printed = capfd.readouterr().out
+    assert "one: on lost" in printed
+    assert "one: on there\n1\none: done\nAll is done" in printed
+    with pytest.raises(UserError, match="not done: one, two;"):
+        sweep._run_on([LOST, LOST])
+    monkeypatch.setattr(sweep, "plan", lambda: {"one": "exit 3", "two": "sleep 1"})
+    with pytest.raises(UserError, match="not done: one;"):
+        sweep._run_on([THERE, THERE])
 
 
 @pytest.mark.parametrize("options", [(), ("--here",)])

@@ -12,7 +12,7 @@ import queue
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,22 +152,32 @@ def _remote(host: str, commit: str, environment: str) -> _Worker:
 
 
 def _run_on(workers: Sequence[_Worker]) -> None:
-    waiting: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
-    for item in plan().items():
+    left = plan()  # neither done nor failed
+    waiting: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+    for item in left.items():
         waiting.put(item)
     failed: list[str] = []
 
+    def end() -> None:
+        for _ in workers:
+            waiting.put(None)
+
     def work(worker: _Worker) -> None:
-        for label, command in _taken(waiting):
+        # Until none is left, also of those at work: another host may be lost.
+        while (item := waiting.get()) and left:
+            label, command = item
             print(f"{label}: on {worker.name}", flush=True)
             code = worker.run(command)
             if code == CONNECTION_LOST and worker.before:
                 print(f"rnnmt: warning: {worker.name} is lost", file=sys.stderr, flush=True)
-                waiting.put((label, command))
+                waiting.put(item)
                 return
             print(f"{label}: {'done' if code == 0 else f'failed ({code})'}", flush=True)
             if code:
                 failed.append(label)
+            left.pop(label, None)
+            if not left:
+                end()
             if code < 0:  # a signal has ended it, as Ctrl-C does
                 return
 
@@ -175,23 +185,16 @@ def _run_on(workers: Sequence[_Worker]) -> None:
         try:
             list(pool.map(work, workers))
         except KeyboardInterrupt:
-            list(_taken(waiting))  # none of them begins any more
+            left.clear()  # none of them begins any more
+            end()
             raise
-    _conclude([*failed, *(label for label, _ in _taken(waiting))])
+    _conclude([*failed, *left])
 
 
 def _conclude(failed: Sequence[str]) -> None:
     if failed:
         raise UserError(f"not done: {', '.join(failed)}; the same command goes on with the rest")
     print(f"All is done; now: {LAST}")
-
-
-def _taken(waiting: queue.SimpleQueue[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    while True:
-        try:
-            yield waiting.get_nowait()
-        except queue.Empty:
-            return
 
 
 def _commit() -> str:
