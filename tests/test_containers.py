@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.server.security_utils import is_allowed_host_header, should_block_cors_request
 from ruamel.yaml import YAML
 
 from clones import run
@@ -39,15 +40,17 @@ def instructions(file: Path) -> list[tuple[str, str]]:
     ]
 
 
+def filled(text: str, **given: str) -> str:
+    """What compose makes of a text where nothing but `given` is set."""
+    pattern = r"\$\{(\w+)(?::-([^}]*)|:\?)?\}"
+    return re.sub(pattern, lambda match: given.get(match[1], match[2] or ""), text)
+
+
 def environment(service: str, **given: str) -> dict[str, str]:
     """What compose gives a service where nothing but `given` is set; `KEY:` passes a set one on."""
-
-    def value(match: re.Match[str]) -> str:
-        return given.get(match[1], match[2] or "")
-
     settings = COMPOSE["services"][service]["environment"]
     return {
-        name: re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?)?\}", value, text or f"${{{name}}}")
+        name: filled(text or f"${{{name}}}", **given)
         for name, text in settings.items()
         if text or name in given
     }
@@ -125,3 +128,19 @@ def test_the_server_reaches_s3_of_amazon_and_of_others(given: dict[str, str], ad
     plain = {name: value for name, value in KEYS.items() if not name.startswith("AWS_")}
     variables = plain | environment("mlflow", **keys, **given)
     assert run(sys.executable, "-c", program, cwd=ROOT, env=variables).split()[-1] == address
+
+
+@pytest.mark.parametrize("given", [{}, {"PROXY_NAME": "mlflow.example.org"}])
+def test_the_server_answers_through_a_proxy(given: dict[str, str]) -> None:
+    """It lets in the name that browsers and clients know, and no other."""
+    words = filled(COMPOSE["services"]["mlflow"]["command"], **given).split()
+    options = dict(itertools.pairwise(words))
+    hosts, origins = (
+        options[name].split(",") for name in ("--allowed-hosts", "--cors-allowed-origins")
+    )
+    for name in ("mlflow.example.org", "other.example.org"):
+        known = name in given.values()
+        assert is_allowed_host_header(hosts, name) == known
+        assert should_block_cors_request(f"https://{name}", "POST", origins) != known
+    for host in ("localhost:5000", "127.0.0.1:5000", "mlflow:5000"):
+        assert is_allowed_host_header(hosts, host)
