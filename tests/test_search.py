@@ -25,6 +25,7 @@ from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS, Tokenizer, TokenizerSettings, train
 from rnnmt.errors import UserError
 from rnnmt.model.folder import TrainedModel
+from rnnmt.model.prepared import QuantizedOutput, prepare
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
 from rnnmt.search import answers, sets
@@ -807,12 +808,14 @@ def test_the_batch_changes_nothing_at_the_size_of_real_models(cell: str, attenti
     ]
     together, greedy = search.beam(sentences, 5, 2, 1.0), search.greedy(sentences)
     assert [ts[0].text for ts in search.beam(sentences, 1, 1, 1.0)] == greedy
+    # In 8 bits, the last digit of a feature may decide to which of two levels it is rounded.
+    digits = 5e-3 if isinstance(prepare(model.decoder).output, QuantizedOutput) else 1e-4
     for row in range(0, len(sentences), 5):
         [alone] = search.beam([sentences[row]], 5, 2, 1.0)
         assert [t.hypothesis.ids for t in alone] == [t.hypothesis.ids for t in together[row]]
         for one, other in zip(alone, together[row], strict=True):
             log_prob = other.hypothesis.log_prob
-            assert one.hypothesis.log_prob == pytest.approx(log_prob, rel=1e-5, abs=1e-4)
+            assert one.hypothesis.log_prob == pytest.approx(log_prob, rel=1e-5, abs=digits)
         assert search.greedy([sentences[row]]) == [greedy[row]]
     assert len({t for ts in together for t in ts[0].hypothesis.ids}) > 20, "a weak test"
 
