@@ -225,6 +225,39 @@ def test_a_whole_target_is_its_steps(
     close(state.layers, whole.state.layers, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [1, 25, 1000])
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_in_parts_are_those_of_the_whole(
+    kind: str, layers: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rnnmt.model.seq2seq.ATTENDED_AT_ONCE", at_once)
+    model = make(attention=kind, decoder_layers=layers)
+    source, lengths = batch(SOURCES)
+    parts = model.features(source, lengths, TARGET)
+    close(parts, model(source, lengths, TARGET).features, atol=1e-5, rtol=1e-5)
+    assert not parts.requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_attention_of_a_very_long_sentence_takes_little_memory(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, largest = make(attention=kind), 0
+    attend = model.decoder.attention.forward
+
+    def watched(query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        nonlocal largest
+        context, weights = attend(query, memory)
+        largest = max(largest, weights.numel())
+        return context, weights
+
+    monkeypatch.setattr(model.decoder.attention, "forward", watched)
+    source, target = torch.full((1, 5000), 7), torch.full((1, 1500), 7)
+    assert model.features(source, torch.tensor([5000]), target).shape == (1, 1500, EMBEDDING)
+    assert 0 < largest <= 1 << 19
+
+
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("kind", ["none", "general"])
 def test_the_decoder_is_its_equations(kind: str, layers: int) -> None:

@@ -94,7 +94,8 @@ def by_order(
 def short(*sides: Sequence[str]) -> list[int]:
     """The places of the sentences, or pairs, of at most LONGEST letters; of one at least."""
     sizes = [max(map(len, texts)) for texts in zip(*sides, strict=True)]
-    return [i for i, size in enumerate(sizes) if size <= max(LONGEST, min(sizes))]
+    longest = max(LONGEST, min(sizes, default=0))
+    return [i for i, size in enumerate(sizes) if size <= longest]
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

@@ -17,6 +17,8 @@ from rnnmt.model.settings import ModelSettings
 # One token (B, 1) of each sentence, as Decoder takes many.
 Step = Callable[[Tensor, State, Memory | SharedMemory | None], Output]
 
+ATTENDED_AT_ONCE = 1 << 19  # weights B x T x S; additive attention takes their H-fold
+
 
 class Vocabularies(NamedTuple):
     """Numbers of pieces; `joint` when both languages share one vocabulary."""
@@ -48,6 +50,21 @@ class Seq2Seq(nn.Module):
         state, memory = self.encode(source, lengths)
         output: Output = self.decoder(decoder_input, state, memory)
         return output
+
+    @torch.no_grad()
+    def features(self, source: Tensor, lengths: Tensor, decoder_input: Tensor) -> Tensor:
+        """The features (B, T, E) of `forward` without what gradients need.
+
+        Very long sentences are gone through in parts, since attention takes B x T x S.
+        """
+        state, memory = self.encode(source, lengths)
+        parts = []
+        steps = max(1, ATTENDED_AT_ONCE // source.numel())
+        for tokens in torch.split(decoder_input, steps, dim=1):
+            part = self.decoder(tokens, state, memory)
+            state = part.state
+            parts.append(part.features)
+        return torch.cat(parts, dim=1)
 
     @torch.inference_mode()
     def greedy(

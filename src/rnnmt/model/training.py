@@ -28,6 +28,7 @@ from rnnmt.dataset.batch import WHOLE, Batch, BatchLoader, Sampling, Share, in_c
 from rnnmt.dataset.store import ParallelStore
 from rnnmt.dataset.tokenizer import PAD, Tokenizer
 from rnnmt.errors import UserError
+from rnnmt.model.decoder import Output
 from rnnmt.model.loss import linear_cross_entropy
 from rnnmt.model.seq2seq import Seq2Seq, greedy_limits
 from rnnmt.model.settings import TrainSettings
@@ -180,17 +181,22 @@ class TranslationModule(pl.LightningModule):
 
     def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor, int]:
         """Sums of smoothed and of plain cross-entropy in nats, and their number of tokens."""
-        # Matrix products and states in bfloat16; weights, their updates and validation in float32.
-        rounding = self.training and self.precision == "bfloat16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=rounding):
-            output = self.model(batch.source, batch.source_lengths, batch.decoder_input)
+        features = self._features(batch.source, batch.source_lengths, batch.decoder_input)
         real = batch.labels != PAD
         layer = self.model.decoder.output
         labels = batch.labels[real]
         loss, nll = linear_cross_entropy(
-            output.features[real], layer.weight, layer.bias, labels, smoothing
+            features[real], layer.weight, layer.bias, labels, smoothing
         )
         return loss, nll, len(labels)
+
+    def _features(self, *batch: Tensor) -> Tensor:
+        """Matrix products and states in bfloat16; weights, their updates, validation in float32."""
+        if not self.training:
+            return self.model.features(*batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+            output: Output = self.model(*batch)
+        return output.features
 
     def _of_all_processes(self, own: Validation) -> Validation:
         parts = [own] * self.share.of
