@@ -8,6 +8,9 @@ SLOWEST := tests/test_pipeline.py tests/test_recipes.py
 TESTS := $(SLOWEST) $(filter-out $(SLOWEST),$(sort $(wildcard tests/test_*.py tests/torture/test_*.py)))
 TRIALS ?= 100
 
+# Set in many containers: every stage would compile torch and Lightning anew, which takes longer than it does.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: repro test test-all torture coverage lint audit ui clean
 
 repro: $(READY)  ## the whole pipeline, of params.yaml or of recipes/$(RECIPE).yaml

@@ -36,6 +36,17 @@ def test_every_stage_is_a_module_and_every_module_a_stage() -> None:
         assert stage["cmd"].split()[:3] == ["python", "-m", f"rnnmt.stages.{name}"]
 
 
+def test_make_lets_python_keep_what_it_compiles() -> None:
+    """Or every stage, where the environment forbids it, would compile torch anew."""
+    told = subprocess.run(
+        ["make", "--eval", "show: ; @env", "show"],
+        cwd=ROOT, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "PATH=" in told
+    assert "PYTHONDONTWRITEBYTECODE" not in told
+
+
 def test_tuning_the_search_never_trains_again() -> None:
     assert not {f for f in closure("rnnmt.stages.train") if f.startswith("src/rnnmt/search/")}
     assert "src/rnnmt/search/beam.py" in closure("rnnmt.stages.decode")
