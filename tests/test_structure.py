@@ -163,3 +163,24 @@ def test_letters_that_the_locale_lacks_are_printed_as_numbers() -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=os.environ | ascii_only, capture_output=True, check=True)
     assert done.stdout == rb"M\xfcller" + b"\n"
+
+
+def test_a_killed_process_of_a_stage_is_a_message() -> None:
+    program = """
+import os, signal
+from concurrent.futures import ProcessPoolExecutor
+from rnnmt.errors import run_main
+
+def main():
+    with ProcessPoolExecutor(1) as pool:
+        pool.submit(os.kill, os.getpid(), 0).result()  # it is there
+        pool.submit(signal.raise_signal, signal.SIGKILL).result()
+
+run_main(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("rnnmt: error: one of its processes was killed")
+    assert "Traceback" not in done.stderr

@@ -57,6 +57,8 @@ def _refusal(error: Exception) -> str:
         return f"{error.filename or 'a file'}: {error.strerror}"
     if re.search(_NOT_WRITTEN, str(error)):
         return f"a file cannot be written: {said}"
+    if "terminated abruptly" in said:  # of a ProcessPoolExecutor
+        return "one of its processes was killed, for want of memory perhaps; run it again"
     return ""
 
 

@@ -7,11 +7,11 @@ import html
 import json
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rnnmt.insight import pictures
 from rnnmt.insight.claims import CONTRADICTED, OPEN, SUPPORTED, Claim
@@ -127,14 +127,42 @@ def row(evidence: Evidence, variant: str) -> dict[str, Any]:
     }
 
 
-def chosen(evidence: Evidence, count: int) -> list[Sentence]:
-    """Sentences of the first test set in all lengths, with what each variant saw and kept."""
+class Looked(NamedTuple):
+    """What each variant saw and kept of one sentence: plain values, for a process of its own."""
+
+    number: int  # of the sentences shown, from 1
+    attended: dict[str, dict[str, Any]]  # variant -> pieces and alignment
+    gates: dict[str, dict[str, Any]]  # variant -> pieces and gates
+    keeps: dict[str, str]  # variant -> the gate that keeps
+
+
+def looked(evidence: Evidence, count: int) -> list[Looked]:
+    """Into sentences of the first test set in all lengths, by each variant's first seed."""
     split = evidence.tests[0]
-    sources, targets = evidence.sources[split], evidence.wanted.splits[split]
     first = {v: evidence.runs_of(v)[0] for v in evidence.variants}
     attended = {v: evidence.attended(r, split) for v, r in first.items() if r in evidence.attending}
     found = []
-    for number, place in enumerate(examples(sources, count)):
+    for number, place in enumerate(examples(evidence.sources[split], count)):
+        rows = {v: row[place] for v, row in attended.items()}
+        gates = {v: evidence.analyses[run]["examples"][number] for v, run in first.items()}
+        found.append(
+            Looked(
+                number + 1,
+                {v: one for v, one in rows.items() if "alignment" in one},  # not of long ones
+                {v: one for v, one in gates.items() if one},
+                {v: KEEPS[evidence.cell(first[v])] for v, one in gates.items() if one},
+            )
+        )
+    return found
+
+
+def chosen(evidence: Evidence, count: int, drawn: Iterable[list[Picture]]) -> list[Sentence]:
+    """The sentences that are `looked` into, with all translations and what is `drawn` of each."""
+    split = evidence.tests[0]
+    sources, targets = evidence.sources[split], evidence.wanted.splits[split]
+    first = {v: evidence.runs_of(v)[0] for v in evidence.variants}
+    found = []
+    for place, made in zip(examples(sources, count), drawn, strict=True):
         lines = {v: evidence.hypotheses(run, split)[place] for v, run in first.items()}
         found.append(
             Sentence(
@@ -145,20 +173,17 @@ def chosen(evidence: Evidence, count: int) -> list[Sentence]:
                     (v, marked(line, targets[place]), line == targets[place])
                     for v, line in lines.items()
                 ],
-                _pictures(
-                    evidence, number, first, {v: rows[place] for v, rows in attended.items()}
-                ),
+                made,
             )
         )
     return found
 
 
-def _pictures(
-    evidence: Evidence, number: int, first: dict[str, str], attended: dict[str, dict[str, Any]]
-) -> list[Picture]:
+def pictures_of(sentence: Looked) -> list[Picture]:
+    """Attention and gates of one sentence, all variants side by side."""
     made = []
-    attended = {v: one for v, one in attended.items() if "alignment" in one}  # not of long ones
-    name = f"{number + 1:02}"
+    number, attended, gates, keeps = sentence
+    name = f"{number:02}"
     with pictures.style():
         if attended:
             figure = pictures.attention_of(
@@ -174,8 +199,6 @@ def _pictures(
             made.append(
                 Picture(f"attention-{name}.svg", "Attention", caption, pictures.to_svg(figure))
             )
-        gates = {v: evidence.analyses[run]["examples"][number] for v, run in first.items()}
-        gates = {v: one for v, one in gates.items() if one}
         if gates:
             pieces = next(iter(gates.values()))["pieces"]
             figure = pictures.gates_of(pieces, list(gates.items()))
@@ -184,8 +207,7 @@ def _pictures(
                 "light is open. An open forget or update gate keeps what was there."
             )
             made.append(Picture(f"gates-{name}.svg", "Gates", caption, pictures.to_svg(figure)))
-        if gates and number + 1 == UNFOLDED:
-            keeps = {v: KEEPS[evidence.cell(run)] for v, run in first.items() if v in gates}
+        if gates and number == UNFOLDED:
             figure = pictures.cells_of(pieces, list(gates.items()), keeps)
             caption = (
                 "The gate that keeps, cell by cell: each line is a cell, the slowest on top; "

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from itertools import combinations
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnmt import params
-from rnnmt.errors import run_stage
+from rnnmt.errors import end_with, run_stage
 from rnnmt.insight.settings import AnalyzeSettings
 from rnnmt.scoring import metrics
 from rnnmt.scoring.settings import EvaluateSettings, reports, write_json
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from rnnmt.insight.pictures import Picture
 
 Row = dict[str, Any]
+PROCESSES = min(8, max(1, (os.cpu_count() or 1) - 1))  # that draw, beside the one that judges
 
 
 def main() -> None:
@@ -45,10 +48,13 @@ def main() -> None:
     from rnnmt.insight.evidence import gather
 
     evidence = gather(corpus, params.variants(), params.seeds(), scoring)
-    pairs = every_pair(evidence)
-    judged = claims.judge(evidence)
-    drawn = pictures.draw(evidence, pairs)
-    sentences = page.chosen(evidence, settings.examples)
+    with ProcessPoolExecutor(PROCESSES, initializer=end_with, initargs=(os.getpid(),)) as pool:
+        # Half of the time goes into these, so they are drawn beside all else.
+        drawing = pool.map(page.pictures_of, page.looked(evidence, settings.examples))
+        pairs = every_pair(evidence)
+        judged = claims.judge(evidence)
+        drawn = pictures.draw(evidence, pairs)
+        sentences = page.chosen(evidence, settings.examples, drawing)
     folder = reports(corpus)
     write_pictures(folder / "figures", [*drawn, *(p for s in sentences for p in s.pictures)])
     write_tables(folder / "tables", evidence, pairs)
