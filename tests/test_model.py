@@ -569,8 +569,13 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path, tokens: Path) -> None
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
 
 
-def test_it_loads_and_translates_without_lightning(tmp_path: Path, tokens: Path) -> None:
-    save(tmp_path, tokens)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_it_loads_and_translates_without_lightning(
+    tmp_path: Path, tokens: Path, cell: str, kind: str
+) -> None:
+    """And without torch's compiler, whose import would take most of the time."""
+    save(tmp_path, tokens, cell=cell, attention=kind)
     program = (
         "import sys\n"
         "from rnnmt.model.folder import load_model\n"
@@ -578,7 +583,7 @@ def test_it_loads_and_translates_without_lightning(tmp_path: Path, tokens: Path)
         "translator = Translator(load_model(sys.argv[1]))\n"
         "translator.greedy(['the cat']), translator.beam(['the cat'], 2, 1, 0.0)\n"
         "heavy = ('pytorch_lightning', 'lightning', 'mlflow', 'dvc', 'sacrebleu')\n"
-        "print([name for name in heavy if name in sys.modules])\n"
+        "print([name for name in (*heavy, 'torch._dynamo') if name in sys.modules])\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True

@@ -144,7 +144,8 @@ class AdditiveAttention(Attention):
         super().__init__(hidden, heads)
         self.project = nn.Linear(hidden, hidden, bias=False)
         self.query = nn.Linear(hidden, hidden)
-        self.energy = nn.Parameter(torch.empty(hidden).uniform_(-1, 1) / math.sqrt(hidden))
+        self.energy = nn.Parameter(torch.empty(hidden))
+        nn.init.uniform_(self.energy, -(hidden**-0.5), hidden**-0.5)
 
     def keys(self, states: Tensor) -> Tensor:
         projected: Tensor = self.project(states)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from rnnmt.dataset.tokenizer import Tokenizer
 from rnnmt.errors import UserError
@@ -99,14 +100,28 @@ def _build(settings: dict[str, Any], weights: dict[str, torch.Tensor]) -> Seq2Se
         ModelSettings.model_validate(settings["model"]),
         Vocabularies(**settings["vocabularies"]),
     )
-    # Without memory at first: settings may ask for any size.
-    with torch.device("meta"):
-        wanted = {name: weight.shape for name, weight in Seq2Seq(*parts).state_dict().items()}
-    if {name: weight.shape for name, weight in weights.items()} != wanted:
-        raise ValueError("weights.pt does not fit settings.json")
-    model = Seq2Seq(*parts)
+    with _Uninitialized():
+        # Without memory at first: settings may ask for any size.
+        with torch.device("meta"):
+            wanted = {name: weight.shape for name, weight in Seq2Seq(*parts).state_dict().items()}
+        if {name: weight.shape for name, weight in weights.items()} != wanted:
+            raise ValueError("weights.pt does not fit settings.json")
+        model = Seq2Seq(*parts)
     model.load_state_dict(weights)
     return model
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Within it, nn.init does nothing: without memory it would import torch's compiler, for
+    longer than everything else takes here.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if kwargs else args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _weights(file: Path) -> dict[str, torch.Tensor]:
