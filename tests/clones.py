@@ -46,6 +46,7 @@ def shrink(settings: dict[str, Any]) -> dict[str, Any]:
         "max_epochs": 3,
         "fraction": 1.0,
         "batch_tokens": 200,
+        "learning_rate": 0.006,
         "checkpoint_seconds": 0.05,
     }
     small["evaluate"] = settings["evaluate"] | {"bootstrap_samples": 100}
