@@ -275,6 +275,20 @@ def test_the_seed_decides() -> None:
     assert generate(1, sizes) != generate(2, sizes)
 
 
+def test_a_part_of_the_words_is_the_frequent_part_and_keeps_every_phenomenon() -> None:
+    sizes = {"train": 600, "test_long": 60}
+    whole, small = generate(1, sizes), generate(1, sizes, 0.25)
+    words = [
+        {word for some in made.values() for s in some for word in s.source.lower().split()}
+        for made in (whole, small)
+    ]
+    assert len(words[1]) < 0.7 * len(words[0])
+    assert {"man", "big", "often"} <= words[1]
+    assert "witness" not in words[1]
+    labels = {label for some in small.values() for s in some for label in s.phenomena}
+    assert labels == set(PHENOMENA)
+
+
 def test_the_hash_seed_does_not_matter() -> None:
     program = (
         "from rnnmt.corpora.bundled import generate\n"

@@ -146,22 +146,43 @@ def test_two_calls_with_carried_state_are_one_call(cell: str, cut: int) -> None:
     torch.testing.assert_close(end, last)
 
 
+@pytest.mark.parametrize("remembers", [False, True])
 @pytest.mark.parametrize("cell", CELL_NAMES)
-def test_only_the_forget_gate_has_a_bias_at_the_start_and_it_is_one(cell: str) -> None:
-    layer = Recurrent(cell, INPUTS, HIDDEN).layer
+def test_only_gates_that_keep_and_let_in_have_biases_at_the_start(
+    cell: str, remembers: bool
+) -> None:
+    layer = Recurrent(cell, INPUTS, HIDDEN, remembers).layer
     total = layer.bias_ih_l0 + layer.bias_hh_l0  # their sum is the bias of the equations
-    expected = torch.zeros_like(total)
-    if cell == "lstm":
-        expected[HIDDEN : 2 * HIDDEN] = 1.0  # torch's order of gates: i, f, c, o
-    torch.testing.assert_close(total.detach(), expected, rtol=0.0, atol=0.0)
+    # torch's order of gates: update is the second of a GRU; input and forget lead in an LSTM
+    biased = {"gru": {1} if remembers else set(), "lstm": {0, 1} if remembers else {1}}
+    for place, bias in enumerate(total.detach().split(HIDDEN)):
+        assert bool(bias.any()) == (place in biased.get(cell, set()))
+
+
+def kept(layer: Recurrent) -> Tensor:
+    """What is left of a state of ones after a step, by what the layer does with zero input."""
+    nn.init.zeros_(layer.layer.weight_hh_l0)
+    _, last = layer(torch.zeros(1, 1, INPUTS), torch.ones(layer.states, 1, layer.hidden))
+    return last[-1, 0].detach()  # the GRU's hidden state, the LSTM's cell state
 
 
 def test_a_fresh_lstm_forgets_less_than_half() -> None:
-    """By what it does, not by where the bias stands: with zero input c decays by s(1)."""
-    layer = Recurrent("lstm", INPUTS, HIDDEN)
-    state = torch.stack([torch.zeros(1, HIDDEN), torch.ones(1, HIDDEN)])
-    _, last = layer(torch.zeros(1, 1, INPUTS), state)
-    torch.testing.assert_close(last[1], torch.full((1, HIDDEN), 1.0).sigmoid())
+    expected = torch.full((HIDDEN,), 1.0).sigmoid()
+    torch.testing.assert_close(kept(Recurrent("lstm", INPUTS, HIDDEN)), expected)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_fresh_cells_remember_for_two_to_twenty_steps(cell: str) -> None:
+    steps = 1 / (1 - kept(Recurrent(cell, INPUTS, 500, remembers=True)))
+    assert 2 <= steps.min() < 3
+    assert 19 < steps.max() <= 20.01
+    assert steps.mean().item() == pytest.approx(11, abs=1)
+
+
+def test_a_fresh_lstm_that_remembers_lets_in_what_it_does_not_keep() -> None:
+    bias = Recurrent("lstm", INPUTS, HIDDEN, remembers=True).layer.bias_ih_l0.detach()
+    let_in, keeps = bias.sigmoid().split(HIDDEN)[:2]
+    torch.testing.assert_close(let_in + keeps, torch.ones(HIDDEN))
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)

@@ -287,6 +287,7 @@ MISTAKES = {
     "corpus source": ("source: bundled", "source: bundle", "corpus.source", "bundle"),
     "corpus key": ("source: bundled, seed", "source: bundled, sead", "corpus.sead", "'seed'"),
     "corpus sizes": ("valid: 3", "valid: 0", "corpus.sizes.valid", "0"),
+    "no words": ("test: 3}", "test: 3}, lexicon: 0.0", "corpus.lexicon", "0"),
     "corpus without test": (", test: 3", "", "corpus.sizes", "test set"),
     "ratio": ("max_length_ratio: 4.0", "max_length_ratio: 0.5", "cleaning.max_length_ratio", "0.5"),
     "bytes alone": ("vocabulary: 400", "vocabulary: 263", "tokenizer", "256 are bytes"),

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import random
 from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -1096,16 +1098,18 @@ def _zipf(count: int, offset: float) -> list[float]:
 
 
 @cache
-def _nouns(kinds: frozenset[str]) -> tuple[list[Noun], list[float]]:
-    """The nouns of these classes; each weighs by its rank within its own class."""
-    ranks: dict[str, int] = {}
-    found, weights = [], []
+def _nouns(kinds: frozenset[str], part: float) -> tuple[list[Noun], list[float]]:
+    """The nouns of these classes, of each class the first part of those that fit, and cumulative
+    weights: each weighs by its rank within its class.
+    """
+    ranks: Counter[str] = Counter()
+    fitting: dict[str, list[tuple[Noun, float]]] = {}
     for noun in lexicon.NOUNS:
-        rank = ranks[noun.kind] = ranks.get(noun.kind, 0) + 1
+        ranks[noun.kind] += 1
         if lexicon.fits(noun, kinds):
-            found.append(noun)
-            weights.append(1 / (rank + 4))
-    return found, list(accumulate(weights))
+            fitting.setdefault(noun.kind, []).append((noun, 1 / (ranks[noun.kind] + 4)))
+    known = [row for rows in fitting.values() for row in rows[: math.ceil(len(rows) * part)]]
+    return [noun for noun, _ in known], list(accumulate(weight for _, weight in known))
 
 
 @cache
@@ -1163,18 +1167,27 @@ def _looks_like(pronoun: Pronoun, other: Nominal | None) -> bool:
 
 
 class _Author:
-    """Draws meanings; ``rich`` scales how much is said about each thing."""
+    """Draws meanings; ``rich`` scales how much is said about each thing.
 
-    def __init__(self, rng: random.Random, rich: float) -> None:
+    It knows a ``part`` of the words: of those that fit in a place the most frequent ones, at
+    least one.
+    """
+
+    def __init__(self, rng: random.Random, rich: float, part: float) -> None:
         self.rng = rng
         self.rich = rich
+        self.part = part
 
     # choices
 
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
 
-    def one(self, items: Sequence[_T], offset: float = 4) -> _T:
+    def one(self, words: Sequence[_T], offset: float = 4) -> _T:
+        """One of the words that are known, the first ones more often."""
+        return self.any(words[: math.ceil(len(words) * self.part)], offset)
+
+    def any(self, items: Sequence[_T], offset: float) -> _T:
         """One item, the first ones more often."""
         if not items:
             raise _NoFitError
@@ -1185,7 +1198,7 @@ class _Author:
         return self.rng.choices(list(weights), list(weights.values()))[0]
 
     def noun(self, kinds: frozenset[str]) -> Noun:
-        nouns, weights = _nouns(kinds)
+        nouns, weights = _nouns(kinds, self.part)
         if not nouns:
             raise _NoFitError
         return nouns[bisect(weights, self.rng.random() * weights[-1])]
@@ -1633,7 +1646,7 @@ class _Author:
         return Statement(Clause(subject, verb, TENSES[tense], content=content, polarity=polarity))
 
     def compound(self) -> Compound:
-        conjunction = self.one(CONJUNCTIONS, 6)
+        conjunction = self.any(CONJUNCTIONS, 6)
         tenses = self.rng.choice(conjunction.tenses)
         if conjunction.fronted and self.chance(0.4):
             # The clause that is said first is drawn first: the other may refer back to it.
@@ -1768,9 +1781,10 @@ _MOST = 200_000  # beyond it the grammar starts to repeat itself
 _PATIENCE = 2_000  # draws in a row that bring nothing new
 
 
-def generate(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Sentence]]:
-    """Splits of the given sizes, the same for the same seed and sizes.
+def generate(seed: int, sizes: Mapping[str, int], part: float = 1.0) -> dict[str, list[Sentence]]:
+    """Splits of the given sizes, the same for the same arguments.
 
+    Of the words that fit in a place only the most frequent ``part`` is used, at least one.
     ``test_long`` gets only sentences longer than all others.  No English sentence occurs twice.
     Raises ValueError when a size is negative or the grammar has not that many sentences.
     """
@@ -1780,8 +1794,8 @@ def generate(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Sentence]]:
     long = sizes.get(LONG_SPLIT, 0)
     rng = random.Random(f"bundled-{seed}")
     pools = {
-        True: _draw(rng, long, LONGEST_ORDINARY + 1, MAX_WORDS, 2.4),
-        False: _draw(rng, sum(sizes.values()) - long, MIN_WORDS, LONGEST_ORDINARY, 1.0),
+        True: _draw(rng, long, LONGEST_ORDINARY + 1, MAX_WORDS, 2.4, part),
+        False: _draw(rng, sum(sizes.values()) - long, MIN_WORDS, LONGEST_ORDINARY, 1.0, part),
     }
     splits = {}
     for name, size in sizes.items():
@@ -1791,12 +1805,12 @@ def generate(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Sentence]]:
 
 
 def _draw(
-    rng: random.Random, count: int, shortest: int, longest: int, rich: float
+    rng: random.Random, count: int, shortest: int, longest: int, rich: float, part: float
 ) -> list[Sentence]:
     """``count`` different sentences of ``shortest`` to ``longest`` English words, shuffled."""
     if count > _MOST:
         raise ValueError(f"the grammar cannot make {count} different sentences: at most {_MOST}")
-    author = _Author(rng, rich)
+    author = _Author(rng, rich, part)
     found: dict[str, Sentence] = {}
     failures = 0
     while len(found) < count:

@@ -74,6 +74,7 @@ class Bundled(Corpus):
     source: Literal["bundled"]
     seed: Seed
     sizes: Annotated[dict[str, Count], AfterValidator(_complete)]  # pairs of each split
+    lexicon: Annotated[float, Field(gt=0, le=1)] = 1.0  # part of the words that is used
 
 
 class Catalogued(Corpus):

@@ -262,7 +262,7 @@ def remembers(evidence: Evidence) -> Finding | None:
     return Finding(
         verdict([m.above(0.5) for m in means.values()], [m.below(0.5) for m in means.values()]),
         [_kept(run, found, evidence.analyses[run]["gates"]) for run, found in means.items()]
-        + ["The bias of the forget gate begins at 1: the default is also how it is set up."],
+        + ["The default is also how it is set up: by the biases with which the gates begin."],
         ["tables/keeping.csv"],
         {"mean": {run: found.rounded() for run, found in means.items()}},
     )

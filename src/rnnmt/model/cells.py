@@ -27,6 +27,9 @@ from rnnmt.model.settings import ModelSettings
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
+# Steps for which a gated cell, where all depends on its memory, remembers before it has learnt to.
+LONGEST_MEMORY = 20
+
 # A cell's state is one tensor (K, B, H): the hidden state h and, for the LSTM, the cell state c.
 STATES = {"rnn": 1, "gru": 1, "lstm": 2}
 
@@ -40,15 +43,18 @@ def layer_norm(settings: ModelSettings) -> nn.Module:
 
 
 class Recurrent(nn.Module):
-    """One layer, one direction. The sequence is never packed: only so is the fused kernel used."""
+    """One layer, one direction. The sequence is never packed: only so is the fused kernel used.
 
-    def __init__(self, cell: str, inputs: int, hidden: int) -> None:
+    `remembers` is how gated cells begin: see `_initialise`.
+    """
+
+    def __init__(self, cell: str, inputs: int, hidden: int, remembers: bool = False) -> None:
         super().__init__()
         self.cell = cell
         self.states = STATES[cell]
         self.hidden = hidden
         self.layer = CELLS[cell](inputs, hidden, batch_first=True)
-        self._initialise(cell)
+        self._initialise(remembers)
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`inputs` (B, T, I) and the state before them (K, B, H; zeros when None).
@@ -61,7 +67,7 @@ class Recurrent(nn.Module):
         hidden, (h, c) = self.layer(inputs, None if state is None else (state[:1], state[1:]))
         return hidden, torch.cat([h, c])
 
-    def _initialise(self, cell: str) -> None:
+    def _initialise(self, remembers: bool) -> None:
         for name, weight in self.layer.named_parameters():
             if name.startswith("weight_ih"):
                 for gate in weight.chunk(weight.shape[0] // self.hidden):
@@ -71,8 +77,17 @@ class Recurrent(nn.Module):
                     nn.init.orthogonal_(gate)
             else:
                 nn.init.zeros_(weight)
-        if cell == "lstm":
-            # Gates stand in the order input, forget, cell, output. A forget gate that starts
-            # open makes remembering the default (Gers et al. 2000, Jozefowicz et al. 2015).
-            bias = dict(self.layer.named_parameters())["bias_ih_l0"]
-            nn.init.ones_(bias[self.hidden : 2 * self.hidden])
+        # Gates stand in the order reset, update, new and input, forget, cell, output.
+        gates = dict(self.layer.named_parameters())["bias_ih_l0"].detach().split(self.hidden)
+        if remembers and self.cell != "rnn":
+            # Chrono initialisation (Tallec & Ollivier 2018): each cell has its T, from 2 to
+            # LONGEST_MEMORY, keeps s(log(T - 1)) = 1 - 1/T of what it holds at each step, and
+            # lets in 1/T. On "cpu", since a model that is loaded is first made without memory.
+            keep = torch.empty(self.hidden, device="cpu").uniform_(1, LONGEST_MEMORY - 1).log()
+            gates[1].copy_(keep)
+            if self.cell == "lstm":
+                gates[0].copy_(-keep)
+        elif self.cell == "lstm":
+            # A forget gate that starts open makes remembering the default (Gers et al. 2000,
+            # Jozefowicz et al. 2015).
+            nn.init.ones_(gates[1])

@@ -45,14 +45,14 @@ class Decoder(nn.Module):
     def __init__(self, settings: ModelSettings, embedding: nn.Embedding, vocabulary: int) -> None:
         super().__init__()
         hidden, layers = settings.hidden, settings.decoder_layers
+        attends = settings.attention != "none"
         self.embedding = embedding
         self.words = WordDropout(settings.word_dropout)
         self.dropout = SequenceDropout(settings.dropout)
         self.layers = nn.ModuleList(
-            Recurrent(settings.cell, hidden if layer else settings.embedding, hidden)
+            Recurrent(settings.cell, hidden if layer else settings.embedding, hidden, not attends)
             for layer in range(layers)
         )
-        attends = settings.attention != "none"
         self.norms = nn.ModuleList(layer_norm(settings) for _ in range(layers))
         self.attention = ATTENTIONS[settings.attention](hidden, settings.heads) if attends else None
         self.combine = nn.Linear(2 * hidden if attends else hidden, hidden)

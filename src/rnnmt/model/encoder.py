@@ -29,8 +29,12 @@ class Encoder(nn.Module):
         self.dropout = SequenceDropout(settings.dropout)
         half = settings.hidden // 2
         widths = [settings.embedding] + [settings.hidden] * (settings.encoder_layers - 1)
-        self.forwards = nn.ModuleList(Recurrent(settings.cell, w, half) for w in widths)
-        self.backwards = nn.ModuleList(Recurrent(settings.cell, w, half) for w in widths)
+        # Without attention, all that the decoder gets of a sentence is remembered to its end.
+        remembers = settings.attention == "none"
+        self.forwards, self.backwards = (
+            nn.ModuleList(Recurrent(settings.cell, w, half, remembers) for w in widths)
+            for _ in range(2)
+        )
         self.norms = nn.ModuleList(layer_norm(settings) for _ in widths)
 
     def forward(self, source: Tensor, lengths: Tensor) -> Encoding:

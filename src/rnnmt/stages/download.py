@@ -94,9 +94,9 @@ def _bundled(chosen: settings.Bundled) -> Corpus:
     from rnnmt.corpora.words import to_json
 
     try:
-        splits = bundled.generate(chosen.seed, chosen.sizes)
+        splits = bundled.generate(chosen.seed, chosen.sizes, chosen.lexicon)
     except ValueError as error:  # more sentences than its grammar has
-        raise UserError(f"corpus.sizes: {error}") from None
+        raise UserError(f"corpus.sizes: {error}: ask for fewer, or raise corpus.lexicon") from None
     return Corpus(
         source_language="en",
         target_language="fr",
