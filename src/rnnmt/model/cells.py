@@ -78,7 +78,8 @@ class Recurrent(nn.Module):
             else:
                 nn.init.zeros_(weight)
         # Gates stand in the order reset, update, new and input, forget, cell, output.
-        gates = dict(self.layer.named_parameters())["bias_ih_l0"].detach().split(self.hidden)
+        biases = dict(self.layer.named_parameters())["bias_ih_l0"].detach()
+        gates = torch.split(biases, self.hidden)
         if remembers and self.cell != "rnn":
             # Chrono initialisation (Tallec & Ollivier 2018): each cell has its T, from 2 to
             # LONGEST_MEMORY, keeps s(log(T - 1)) = 1 - 1/T of what it holds at each step, and
