@@ -194,6 +194,8 @@ def _learning(evidence: Evidence) -> Figure:
             right.plot(epochs, [r["val/bleu"] for r in rows], label=variant, **form)
     left.set(title="Validation loss", xlabel="epoch", ylabel="nats for each piece")
     right.set(title="Validation BLEU", xlabel="epoch", ylabel="BLEU, greedy search", ylim=(0, None))
+    for panel in (left, right):
+        panel.locator_params(axis="x", integer=True)
     key(figure, [left])
     return figure
 
