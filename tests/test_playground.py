@@ -508,7 +508,7 @@ def test_slow_clients_are_not_waited_for(
     models: Path, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(playground, "MAX_SECONDS", 0.5)
-    made = playground.application([Variant(models / "lstm-two-1", 1)], [], ("127.0.0.1",), 1)
+    made = playground.application([Variant(models / "lstm-two-1", 1)], [], ("127.0.0.1",))
     config = playground.configuration(made)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(config)
@@ -599,7 +599,7 @@ def test_what_stops_it_from_starting(models: Path, server: str, tmp_path: Path) 
     with pytest.raises(UserError, match="no trained model there"):
         load_variants(tmp_path, None, 3.0)
     with pytest.raises(UserError, match="--allow-host"):
-        serve([], [], "0.0.0.0", 0, [], 1)
+        serve([], [], "0.0.0.0", 0, [])
     shutil.copytree(models / "rnn-1", tmp_path / "rnn-1")
     (tmp_path / "rnn-1/weights.pt").write_bytes(b"none")
     with pytest.raises(UserError, match=r"not the file that settings\.json belongs to"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -196,8 +195,7 @@ def _playground(arguments: argparse.Namespace) -> None:
     variants = load_variants(models, arguments.seed, arguments.max_length_ratio)
     corpus = variants[0].trained.settings.get("corpus", "")
     sentences = examples(Path("data", corpus, "tokens"))
-    workers = max(1, (os.cpu_count() or 1))
-    serve(variants, sentences, arguments.host, arguments.port, arguments.allow_host, workers)
+    serve(variants, sentences, arguments.host, arguments.port, arguments.allow_host)
 
 
 def _promote(arguments: argparse.Namespace) -> None:

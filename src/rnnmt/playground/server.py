@@ -47,9 +47,9 @@ HEADERS = {
 
 
 def application(
-    variants: list[Variant], examples: list[dict[str, str]], hosts: tuple[str, ...], workers: int
+    variants: list[Variant], examples: list[dict[str, str]], hosts: tuple[str, ...]
 ) -> Starlette:
-    """The application; it answers requests that name one of `hosts`, `workers` at a time."""
+    """The application; it answers requests that name one of `hosts`."""
     settings = variants[0].trained.settings
     overview = {
         "corpus": settings.get("corpus", ""),
@@ -72,7 +72,7 @@ def application(
             Route("/", page),
             Mount("/page", StaticFiles(directory=PAGE)),
             Route("/api/variants", list_variants),
-            Route("/api/answer", _Answers(variants, workers), methods=["POST"]),
+            Route("/api/answer", _Answers(variants), methods=["POST"]),
         ],
         middleware=[
             Middleware(_Headers),
@@ -84,11 +84,13 @@ def application(
 
 
 class _Answers:
-    """POST /api/answer; `workers` variants answer at a time."""
+    """POST /api/answer; the variants answer one after the other."""
 
-    def __init__(self, variants: list[Variant], workers: int) -> None:
+    def __init__(self, variants: list[Variant]) -> None:
         self.variants = {variant.name: variant for variant in variants}
-        self.turns = anyio.CapacityLimiter(workers)
+        # An answer is many small products, each of which takes Python's lock again: two at a time
+        # wait for each other, and both are there later than one after the other.
+        self.turns = anyio.CapacityLimiter(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self.answer(Request(scope, receive))
@@ -134,7 +136,6 @@ def serve(
     host: str,
     port: int,
     allow: list[str],
-    workers: int,
 ) -> None:
     """Answer on `host`:`port` until stopped. Raises UserError where that address is not free.
 
@@ -145,14 +146,14 @@ def serve(
             f"--host {host} listens on every network of this machine; say by which name it is "
             "reached: --allow-host NAME"
         )
-    torch.set_num_threads(1)  # products this small are faster alone; there are `workers` of them
+    torch.set_num_threads(1)  # products this small are faster alone
     for variant in variants:  # the first translation prepares the decoder
         variant.answer(Question(variant=variant.name, sentence="."))
     listening = _listen(host, port)
     name = f"[{host}]" if ":" in host else host
     hosts = (*LOOPBACK, name, *allow)
     print(f"http://{name}:{listening.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
-    config = configuration(application(variants, examples, hosts, workers))
+    config = configuration(application(variants, examples, hosts))
     uvicorn.Server(config).run(sockets=[listening])
 
 
