@@ -20,7 +20,7 @@ import common
 import psutil
 import requests
 
-SENTENCE = "If the old writer did not publish his long letter, he would find his hat."
+SENTENCE = "If the old doctor did not write his long letter, he would find his friend."
 STARTS = ("", "Si", "Si le", "Le", "Un", "Il", "Elle", "Nous")
 CONNECTIONS = 6  # of a browser to one host
 BARS = {"start": 10_000.0, "answer": 300.0}  # ms

@@ -19,10 +19,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-SENTENCE = "The prisoner will break the bucket, but he will paint the old bedroom."
+SENTENCE = "The old teacher will not read the red book because it is long."
 # Picture: variant, part of the page, and what the mouse points at.
 PLAYGROUND = {
-    "alignment": ("lstm-attention-1", "#alignment", ".map tbody tr:nth-child(4) td:nth-of-type(3)"),
+    "alignment": ("lstm-attention-1", "#alignment", ".map tbody tr:nth-child(8) td:nth-of-type(10)"),
     "tree": ("lstm-1", "#tree", ".scroll .node.dropped >> nth=8"),
 }
 
