@@ -22,7 +22,11 @@ DOCS = ROOT / "docs"
 SENTENCE = "The old teacher will not read the red book because it is long."
 # Picture: variant, part of the page, and what the mouse points at.
 PLAYGROUND = {
-    "alignment": ("lstm-attention-1", "#alignment", ".map tbody tr:nth-child(8) td:nth-of-type(10)"),
+    "alignment": (
+        "lstm-attention-1",
+        "#alignment",
+        ".map tbody tr:nth-child(8) td:nth-of-type(10)",
+    ),
     "tree": ("lstm-1", "#tree", ".scroll .node.dropped >> nth=8"),
 }
 
