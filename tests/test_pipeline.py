@@ -336,9 +336,9 @@ def test_the_length_penalty_is_chosen_on_validation_data(clone: Clone, tmp_path:
         run(*command, cwd=other.folder, env=other.environment)
         return translations()
 
-    penalties = (-2.0, 1.0)
+    penalties = (4.0, 1.0)
     assert settings["decode"]["length_penalty"] == [1.0]
-    alone = {1.0: translations(), -2.0: decode(-2.0)}
+    alone = {1.0: translations(), 4.0: decode(4.0)}
     bleu = {
         penalty: corpus_bleu(files["valid.beam.txt"].decode().splitlines(), [references]).score
         for penalty, files in alone.items()
