@@ -588,7 +588,7 @@ def test_bad_settings_name_their_key(
         ({"source": "files", "tsv": "a", "columns": [1, 2], "held_out": 1}, settings.TsvFile),
         ({"source": "opus", "ids": ["a"], "held_out": 1}, settings.Opus),
         ({"source": "multi30k-en-de"}, settings.Catalogued),
-        ({"source": "bundled", "seed": 0, "sizes": 1}, settings.Bundled),
+        ({"source": "bundled", "seed": 0, "sizes": 1, "lexicon": 1.0}, settings.Bundled),
     ],
 )
 def test_every_kind_of_corpus_is_read(
