@@ -1185,9 +1185,9 @@ class _Author:
 
     def one(self, words: Sequence[_T], offset: float = 4) -> _T:
         """One of the words that are known, the first ones more often."""
-        return self.any(words[: math.ceil(len(words) * self.part)], offset)
+        return self.item(words[: math.ceil(len(words) * self.part)], offset)
 
-    def any(self, items: Sequence[_T], offset: float) -> _T:
+    def item(self, items: Sequence[_T], offset: float) -> _T:
         """One item, the first ones more often."""
         if not items:
             raise _NoFitError
@@ -1646,7 +1646,7 @@ class _Author:
         return Statement(Clause(subject, verb, TENSES[tense], content=content, polarity=polarity))
 
     def compound(self) -> Compound:
-        conjunction = self.any(CONJUNCTIONS, 6)
+        conjunction = self.item(CONJUNCTIONS, 6)
         tenses = self.rng.choice(conjunction.tenses)
         if conjunction.fronted and self.chance(0.4):
             # The clause that is said first is drawn first: the other may refer back to it.
@@ -1816,7 +1816,8 @@ def _draw(
     while len(found) < count:
         if failures > _PATIENCE:
             raise ValueError(
-                f"only {len(found)} of {count} sentences of {shortest} to {longest} words found"
+                f"only {len(found)} of {count} sentences of {shortest} to {longest} words found "
+                "with this part of the lexicon"
             )
         failures += 1
         try:

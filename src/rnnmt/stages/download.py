@@ -96,7 +96,7 @@ def _bundled(chosen: settings.Bundled) -> Corpus:
     try:
         splits = bundled.generate(chosen.seed, chosen.sizes, chosen.lexicon)
     except ValueError as error:  # more sentences than its grammar has
-        raise UserError(f"corpus.sizes: {error}: ask for fewer, or raise corpus.lexicon") from None
+        raise UserError(f"corpus.sizes: {error}") from None
     return Corpus(
         source_language="en",
         target_language="fr",
