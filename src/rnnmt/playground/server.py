@@ -89,7 +89,7 @@ class _Answers:
     def __init__(self, variants: list[Variant]) -> None:
         self.variants = {variant.name: variant for variant in variants}
         # An answer is many small products, each of which takes Python's lock again: two at a time
-        # wait for each other, and both are there later than one after the other.
+        # wait for each other, take more of the processor, and are no sooner there.
         self.turns = anyio.CapacityLimiter(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
