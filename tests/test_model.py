@@ -134,8 +134,8 @@ def test_rows_do_not_see_each_other(cell: str) -> None:
 # --- attention ------------------------------------------------------------------------------------
 
 
-def dot_score(weights: dict[str, Any], part: slice, h: Any, s: Any) -> float:  # noqa: ARG001
-    return float(h[part] @ s[part]) / math.sqrt(part.stop - part.start)
+def dot_score(weights: dict[str, Any], part: slice, h: Any, s: Any) -> float:
+    return float(weights["scale"] * (h[part] @ s[part])) / math.sqrt(part.stop - part.start)
 
 
 def general_score(weights: dict[str, Any], part: slice, h: Any, s: Any) -> float:
@@ -159,6 +159,8 @@ def test_attention_is_its_equation(kind: str, heads: int) -> None:
     """Of each head, with its part of everything."""
     torch.manual_seed(1)
     attention = ATTENTIONS[kind](HIDDEN, heads).double()
+    for weight in attention.parameters():
+        torch.nn.init.normal_(weight)
     lengths = [4, 1, 6, 2]
     states = torch.randn(len(lengths), max(lengths), HIDDEN, dtype=torch.float64)
     query = torch.randn(len(lengths), 3, HIDDEN, dtype=torch.float64)

@@ -24,7 +24,8 @@ SYMBOLS, KINDS = 3, 4
 BATCH, HELD_OUT = 32, 500
 EVERY = 25  # updates between two measurements
 SOLVED = 0.1  # of the error of one who remembers nothing
-RATES = {"rnn": 0.003, "gru": 0.01, "lstm": 0.01}  # of Adam
+# Of Adam; of 0.001, 0.003, 0.01 and 0.03 those with which each cell solves the longest lags.
+RATES = {"rnn": 0.003, "gru": 0.03, "lstm": 0.03}
 CLIP = 1.0
 
 Task = Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]
@@ -50,11 +51,13 @@ def copying(count: int, lag: int, random: torch.Generator) -> tuple[Tensor, Tens
 
 
 class Rememberer(nn.Module):
-    """One recurrent layer and a linear one."""
+    """One recurrent layer, whose gates begin as those of models without attention, and a linear
+    one.
+    """
 
     def __init__(self, cell: str, inputs: int, outputs: int, hidden: int) -> None:
         super().__init__()
-        self.recurrent = Recurrent(cell, inputs, hidden)
+        self.recurrent = Recurrent(cell, inputs, hidden, remembers=True)
         self.output = nn.Linear(hidden, outputs)
 
     def forward(self, inputs: Tensor, last: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 Shapes: B sentences, T target and S source tokens, H hidden width, A = H width of the keys.
 
-    score(i, j) = h_i . s_j / sqrt(H)          dot       Luong et al. 2015, scaled
+    score(i, j) = g h_i . s_j / sqrt(H)        dot       Luong et al. 2015, scaled
                 = h_i . (W s_j)                general   Luong et al. 2015
                 = v . tanh(W h_i + U s_j)      additive  Bahdanau et al. 2015
 
@@ -123,10 +123,17 @@ class Attention(nn.Module):
 
 
 class DotAttention(Attention):
-    """Scaled, since the variance of a dot product grows with the width."""
+    """Scaled, since the variance of a dot product grows with the width, and by a g that is learned:
+    hidden states are far below 1, so that without it all scores would be nearly the same.
+    """
+
+    def __init__(self, hidden: int, heads: int = 1) -> None:
+        super().__init__(hidden, heads)
+        self.scale = nn.Parameter(torch.ones(()))
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        return super().scores(query, keys) / math.sqrt(self.hidden // self.heads)
+        scale = self.scale / math.sqrt(self.hidden // self.heads)
+        return super().scores(query * scale, keys)
 
 
 class GeneralAttention(Attention):
