@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 
 from sacrebleu.metrics import BLEU
 
@@ -24,6 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("corpus", help="a folder of reports/")
     corpus = parser.parse_args().corpus
+    if Path("recipes", f"{corpus}.yaml").exists():  # of which errors speak
+        os.environ.setdefault("RNNMT_PARAMS", f"recipes/{corpus}.yaml")
     wanted = references(corpus)
     language = wanted.direction.rpartition("-")[2]
     targets = {test: lowered(wanted.splits[test], language) for test in wanted.tests}

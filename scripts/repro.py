@@ -84,15 +84,17 @@ def alone() -> Iterator[None]:
         yield
 
 
-def drop_broken_lock(lock: Path) -> None:
+def drop_broken_locks(pipeline: str) -> None:
     """Begin a dvc.lock anew that was cut off while it was written: the run cache knows all.
 
-    DVC writes it over the old one after each stage, and refuses one that is half there. Cut off
-    between two entries it is only shorter.
+    DVC writes it over the old one after each stage, and refuses to do anything while one of the
+    repository is half there. Cut off between two entries it is only shorter.
     """
-    if lock.exists() and (not (text := lock.read_bytes()).endswith(b"\n") or text.endswith(b":\n")):
-        print(f"{lock}: cut off by a kill or a full disk; DVC makes it again from its cache")
-        lock.unlink()
+    for lock in {Path("dvc.lock"), Path(pipeline).with_suffix(".lock")}:
+        text = lock.read_bytes() if lock.exists() else b"\n"
+        if not text.endswith(b"\n") or text.endswith(b":\n"):
+            print(f"{lock}: cut off by a kill or a full disk; DVC makes it again from its cache")
+            lock.unlink()
 
 
 def drop_dead_locks(locks: Path = Path(".dvc/tmp/rwlock")) -> None:
@@ -123,7 +125,7 @@ def is_running(process: int, known_at: float) -> bool:
 def reproduce(pipeline: str) -> None:
     """Run what has changed. Raises SystemExit, or UserError naming the chains that failed."""
     drop_dead_locks()
-    drop_broken_lock(Path(pipeline).with_suffix(".lock"))
+    drop_broken_locks(pipeline)
     commands = Commands()
     stale = changed(pipeline)
     if not stale:

@@ -175,8 +175,11 @@ def _refresh() -> str:
     yaml.width = 4096
     settings = yaml.load(file.read_text(encoding="utf-8"))
     settings["corpus"]["version"] = found
-    with open(file, "w", encoding="utf-8") as stream:
+    part = file.with_name(f".{file.name}.part")  # only a whole one gets its name
+    with open(part, "w", encoding="utf-8") as stream:
         yaml.dump(settings, stream)
+    shutil.copymode(file, part)
+    part.replace(file)
     return "the data are new"
 
 
@@ -294,7 +297,7 @@ def _has_remote() -> bool:
 def _reproduce(pipeline: str, variants: Sequence[str], deadline: float) -> int:
     """`dvc repro` of the pipeline, or up to the scores of these variants."""
     repro.drop_dead_locks()
-    repro.drop_broken_lock(Path(pipeline).with_suffix(".lock"))
+    repro.drop_broken_locks(pipeline)
     # Not --allow-missing, which skips a stage whose output the remote lacks, though a later one,
     # which has changed, reads it: all is pulled, and what cannot be is made again.
     pull = ["--pull"] if _has_remote() else []

@@ -33,8 +33,16 @@ from rnnmt.corpora.bundled import (
     Sentence,
     Statement,
     generate,
-    realise,
+    phenomena,
+    realise_english,
+    realise_french,
 )
+
+
+def realise(meaning: Meaning) -> Sentence:
+    """The pair of a meaning with its labels."""
+    return Sentence(realise_english(meaning), realise_french(meaning), phenomena(meaning))
+
 
 SIZES = {"train": 500, "valid": 60, "test": 60, "test_long": 80}
 

@@ -32,7 +32,7 @@ from rnnmt.scoring.gate import Evidence
 from rnnmt.scoring.settings import Run, references
 from rnnmt.serving.sources import source
 from rnnmt.stages import evaluate
-from rnnmt.tracking import registry
+from rnnmt.tracking import promotion, registry
 from rnnmt.tracking.promotion import REFUSED, best_run, keep, promote, roll_back
 from test_serve import Process, asked_all_the_time, texts
 
@@ -177,6 +177,73 @@ def test_a_better_model_takes_the_place_of_the_first_and_one_command_brings_that
     assert failed(capsys.readouterr().out) == ["never rolled back"]
     with pytest.raises(UserError, match="no champion that has replaced"):
         roll_back()
+
+
+def test_a_champion_that_this_code_cannot_read_is_replaced_untimed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    promote()
+    [file] = (folder / "mlruns").rglob("artifacts/model/settings.json")
+    settings = json.loads(file.read_text())
+    settings["model"]["hidden"] += 2
+    file.write_text(json.dumps(settings))
+    only("lstm-dot")
+    assert promote() == 0
+    said = capsys.readouterr().out
+    assert "cannot be timed or scored again: not a model that this version can read" in said
+    assert champion().tags["variant"] == "lstm-dot"
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_model_that_is_decoded_otherwise_is_another_version(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    promote(to="challenger")
+    values = params.read()
+    values["decode"]["beam"] += 1
+    Path("params.yaml").write_text(json.dumps(values), encoding="utf-8")
+    assert promote() == 0
+    assert (champion().tags["variant"], number()) == ("lstm", 2)
+    with registry.opened(NAME) as models:
+        assert models.evidence(champion()).decode["beam"] == values["decode"]["beam"]
+    capsys.readouterr()
+    assert promote() == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("folder")
+def test_who_was_crowned_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    promote()
+    only("lstm-dot")
+    promote(to="challenger")
+    judged = promotion.judge
+
+    def slowly(*arguments: Any) -> Any:
+        with registry.opened(NAME, read_only=True) as models:
+            models.crown(models.version("2"))
+        return judged(*arguments)
+
+    monkeypatch.setattr(promotion, "judge", slowly)
+    only("lstm-additive")
+    with pytest.raises(UserError, match=f"{NAME}: its champion has changed meanwhile"):
+        promote()
+    assert champion().tags["variant"] == "lstm-dot"
+
+
+@pytest.mark.usefixtures("folder")
+def test_no_model_of_another_corpus_is_replaced() -> None:
+    """Whose name and direction give the same name in the registry."""
+    promote()
+    for top in ("data", "models", "reports"):
+        shutil.copytree(f"{top}/bundled", f"{top}/{NAME}")
+    for file in Path("models", NAME).glob("*/settings.json"):
+        file.write_text(file.read_text().replace('"corpus": "bundled"', f'"corpus": "{NAME}"'))
+    shutil.rmtree(f"reports/{NAME}/champion")
+    values = params.read()
+    values["corpus"]["name"] = NAME
+    Path("params.yaml").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=f"of the corpus 'bundled'; give '{NAME}' another"):
+        promote()
 
 
 def test_a_version_says_what_it_is(folder: Path) -> None:

@@ -110,10 +110,6 @@ class Client:
             time.sleep(0.05)
         raise AssertionError("never reached")
 
-    def ready(self) -> Client:
-        self.until(lambda: self.call("/ready")[0] == 200)
-        return self
-
 
 class Process(Client):
     """One that runs as a user starts it."""

@@ -54,6 +54,18 @@ def test_as_many_run_here_as_there_are_cores_for(
     assert "not done: gru-1, lstm-general-1" in said or "not done: lstm-general-1, gru-1" in said
 
 
+def test_a_worker_that_cannot_begin_leaves_its_work_to_the_others(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(clone.folder)
+    workers = [sweep._Worker("gone", ["no-such-ssh"]), sweep._Worker("here", ["echo"])]
+    sweep._run_on(workers)
+    said = capsys.readouterr()
+    assert "gone is lost: no-such-ssh: No such file" in said.err
+    assert "gru-1: done" in said.out
+    assert "lstm-general-1: done" in said.out
+
+
 def test_after_a_ctrl_c_none_begins(clone: Clone) -> None:
     with subprocess.Popen(
         [*SWEEP, "--here", "--jobs", "1"],

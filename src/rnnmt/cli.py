@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -86,7 +86,8 @@ def _translate_options(add: Callable[..., Any]) -> None:
     add("--nbest", type=_positive, default=1, help="translations of each sentence (default: 1)")
     add("--length-penalty", type=_penalty, default=1.0, help="as in params.yaml (default: 1.0)")
     add("--max-length-ratio", type=_ratio, default=3.0, help="as in params.yaml (default: 3.0)")
-    add("--batch", type=_positive, default=64, help="lines searched together; of a live pipe 1")
+    add("--batch", type=_positive, default=64,
+        help="lines searched together (default: 64; of a terminal 1)")  # fmt: skip
     add("--threads", type=_positive, help="processor threads (default: all)")
     add("--scores", action="store_true", help="put score and log-probability before, with tabs")
     add("--alignments", action="store_true", help="put source-target pairs of pieces behind")
@@ -99,7 +100,7 @@ def _playground_options(add: Callable[..., Any]) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     add("--port", type=_port, default=7860, help="0 takes any free one (default: 7860)")
     add(
-        "--allow-host", action="append", default=[], metavar="NAME",
+        "--allow-host", type=_host, action="append", default=[], metavar="NAME",
         help="a name by which others may reach the page; refused are all but local ones",
     )  # fmt: skip
 
@@ -116,7 +117,7 @@ def _serve_options(add: Callable[..., Any]) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     add("--port", type=_port, default=8000, help="(default: 8000)")
     add(
-        "--allow-host", action="append", default=[], metavar="NAME",
+        "--allow-host", type=_host, action="append", default=[], metavar="NAME",
         help="a name in the Host header that is answered; on a loopback address only local ones "
         "are, on others all unless this names some",
     )  # fmt: skip
@@ -140,7 +141,8 @@ def _sweep_options(add: Callable[..., Any]) -> None:
         "--jobs", type=_positive, help="with --here: at once (default: cores / those of a training)"
     )
     add("--host", action="append", help="run them over SSH: [USER@]NAME[:PORT]:FOLDER; repeatable")
-    add("--setup", default=". .venv/bin/activate", help="shell command on a host, in its folder")
+    add("--setup", default=". .venv/bin/activate", metavar="COMMAND",
+        help="of the shell, on a host, in its folder (default: %(default)s)")  # fmt: skip
     add("--slurm", metavar="FOLDER", help="submit them as a SLURM array; its logs go to FOLDER")
     add("--minutes", type=_positive, default=1440, help="with --slurm: for each (default: 1440)")
     add("--option", action="append", default=[], help="of SLURM, such as partition=cpu; repeatable")
@@ -157,6 +159,12 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text}")
     return value
+
+
+def _host(text: str) -> str:
+    if "*" in text.removeprefix("*.") and text != "*":
+        raise argparse.ArgumentTypeError(f"expected a name, or *.NAME for all below it: {text}")
+    return text
 
 
 def _between(low: float, high: float) -> Callable[[str], float]:
@@ -182,11 +190,6 @@ def _sync(arguments: argparse.Namespace) -> None:  # noqa: ARG001
 
 
 def _playground(arguments: argparse.Namespace) -> None:
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UserError(f"no module {error.name}; pip install 'rnnmt[playground]'") from None
     from rnnmt import params
     from rnnmt.playground.server import examples, serve
     from rnnmt.playground.variant import load_variants
@@ -292,16 +295,18 @@ def _batches(stream: BinaryIO, size: int) -> Iterator[list[str]]:
 
 
 def _translations(
-    translator: Translator, sentences: Sequence[str], arguments: argparse.Namespace
+    translator: Translator, sentences: list[str], arguments: argparse.Namespace
 ) -> Iterator[str]:
     """What to print for each sentence: its n best, one a line; an empty line for an empty one."""
-    filled = [sentence for sentence in sentences if sentence]
-    found = iter(translator.beam(filled, arguments.beam, arguments.nbest, arguments.length_penalty))
-    for sentence in sentences:
-        if not sentence:
+    from rnnmt.search.answers import Search, translate
+
+    search = Search.model_construct(  # of options that are checked, with other limits
+        beam=arguments.beam, nbest=arguments.nbest, length_penalty=arguments.length_penalty
+    )
+    for found in translate(translator, sentences, search, arguments.batch):
+        if not found:
             yield ""
-            continue
-        for translation in next(found):
+        for translation in found:
             yield _line(translation, arguments)
 
 

@@ -167,9 +167,12 @@ def _run_on(workers: Sequence[_Worker]) -> None:
         while (item := waiting.get()) and left:
             label, command = item
             print(f"{label}: on {worker.name}", flush=True)
-            code = worker.run(command)
-            if code == CONNECTION_LOST and worker.before:
-                print(f"rnnmt: warning: {worker.name} is lost", file=sys.stderr, flush=True)
+            try:
+                code, lost = worker.run(command), ""
+            except OSError as error:
+                code, lost = CONNECTION_LOST, f": {error.filename}: {error.strerror}"
+            if code == CONNECTION_LOST and (worker.before or lost):
+                print(f"rnnmt: warning: {worker.name} is lost{lost}", file=sys.stderr, flush=True)
                 waiting.put(item)
                 return
             print(f"{label}: {'done' if code == 0 else f'failed ({code})'}", flush=True)

@@ -365,8 +365,9 @@ def test_the_locks_of_the_dead(tmp_path: Path) -> None:
     assert not locks.exists()
 
 
-def test_a_lock_file_cut_off_anywhere(tmp_path: Path) -> None:
-    """`make repro` leaves DVC none that it would refuse."""
+def test_a_lock_file_cut_off_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make repro` leaves DVC none that it would refuse, of a recipe neither."""
+    monkeypatch.chdir(tmp_path)
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from dvc.utils.serialize import loads_yaml
 
@@ -374,6 +375,6 @@ def test_a_lock_file_cut_off_anywhere(tmp_path: Path) -> None:
     for whole, line in enumerate(lines):
         for cut in ("".join(lines[:whole]), "".join(lines[:whole]) + line[: len(line) // 2]):
             lock.write_text(cut)
-            REPRO["drop_broken_lock"](lock)
+            REPRO["drop_broken_locks"]("recipes/other/dvc.yaml")
             if lock.exists():
                 COMPILED_LOCKFILE_SCHEMA(loads_yaml(cut))

@@ -204,7 +204,6 @@ class Conjunction:
     tenses: tuple[tuple[str, str], ...]
     fronted: bool = False  # may also come first: "when ..., ..."
     comma: bool = False
-    subjunctive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +309,6 @@ CONJUNCTIONS = [
         "bien que",
         (("present", "though"), ("future", "though-perfect"), ("present", "though-perfect")),
         fronted=True,
-        subjunctive=True,
     ),
     Conjunction("as soon as", "dès que", (("future", "when-future"), ("past", "past")), True),
     Conjunction("so", "donc", _SAME, comma=True),
@@ -854,11 +852,6 @@ def realise_english(meaning: Meaning) -> Realised:
 def realise_french(meaning: Meaning) -> Realised:
     """The French sentence of a meaning."""
     return _realise("fr", _French().sentence, meaning)
-
-
-def realise(meaning: Meaning) -> Sentence:
-    """The pair of a meaning with its labels."""
-    return Sentence(realise_english(meaning), realise_french(meaning), phenomena(meaning))
 
 
 @cache

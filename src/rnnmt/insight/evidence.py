@@ -13,7 +13,14 @@ from rnnmt.corpora.words import Links, read_links
 from rnnmt.errors import UserError
 from rnnmt.scoring import metrics
 from rnnmt.scoring.metrics import Array
-from rnnmt.scoring.settings import EvaluateSettings, References, Run, references, reports
+from rnnmt.scoring.settings import (
+    EvaluateSettings,
+    References,
+    Run,
+    references,
+    remake,
+    reports,
+)
 
 
 @dataclass(frozen=True)
@@ -135,13 +142,13 @@ def _json(path: Path, stage: str) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return values
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run: dvc repro {stage}") from None
+        raise UserError(f"{path}: no such file; run: {remake(stage)}") from None
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); run: dvc repro {stage}") from None
+        raise UserError(f"{path}: damaged ({error}); run: {remake(stage)}") from None
 
 
 def _lines(path: Path, stage: str) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run: dvc repro {stage}") from None
+        raise UserError(f"{path}: no such file; run: {remake(stage)}") from None

@@ -12,7 +12,6 @@ Shapes: B sequences, T steps, I input width, H hidden width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,8 +26,6 @@ SOLVED = 0.1  # of the error of one who remembers nothing
 # Of Adam; of 0.001, 0.003, 0.01 and 0.03 those with which each cell solves the longest lags.
 RATES = {"rnn": 0.003, "gru": 0.03, "lstm": 0.03}
 CLIP = 1.0
-
-Task = Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]
 
 
 def adding(count: int, lag: int, random: torch.Generator) -> tuple[Tensor, Tensor]:

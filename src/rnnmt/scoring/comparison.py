@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rnnmt.scoring.settings import EvaluateSettings, References
+from rnnmt.scoring.settings import EvaluateSettings, References, remake
 from rnnmt.scoring.significance import holm
 
 
@@ -95,8 +95,9 @@ def report(
     seeds_text = ", ".join(map(str, seeds))
     parts = [
         f"# {wanted.corpus}, {wanted.direction}: {len(variants)} variants compared",
-        f"Made by `dvc repro` on the corpus `{wanted.corpus}`, with seed{'s' * (len(seeds) > 1)} "
-        f"{seeds_text}. Sentences: {sentences}. **Bold**: the best on validation data.",
+        f"Made by `{remake('')}` on the corpus `{wanted.corpus}`, with "
+        f"seed{'s' * (len(seeds) > 1)} {seeds_text}. Sentences: {sentences}. "
+        "**Bold**: the best on validation data.",
         main_table(variants, wanted.tests, winner.name),
         notes(winner, settings, len(seeds)),
         *section(

@@ -55,10 +55,12 @@ class _Registered:
         self.poll_seconds = poll_seconds if "@" in reference else None
 
     def load(self, current: str | None) -> Model | None:
-        from rnnmt.tracking.registry import referred
+        from rnnmt.tracking.registry import FINGERPRINT, referred
 
         with referred(self._reference) as (models, version):
-            name = f"{models.name} {version.version}"
+            # Not the number alone: after the loss of a database they begin at 1 again.
+            fingerprint = version.tags.get(FINGERPRINT, "")[:12]
+            name = f"{models.name} {version.version} {fingerprint}"
             if name == current:
                 return None
             decode = models.evidence(version).decode

@@ -38,6 +38,7 @@ from rnnmt.scoring.settings import (
     References,
     Run,
     references,
+    remake,
     reports,
 )
 from rnnmt.search.settings import DecodeSettings
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 REFUSED = 3  # exit code of a challenger that did not pass
+SEARCH = ("beam", "length_penalty", "max_length_ratio")  # what of `decode` changes translations
 PASSES, TIMED = 4, 200  # how often how many sentences are translated to measure speed
 
 
@@ -65,7 +67,7 @@ class Sources:
         try:
             found = {k: f.read_text(encoding="utf-8").split("\n")[:-1] for k, f in texts.items()}
         except OSError as error:
-            raise UserError(f"{error.filename}: no such file; run: dvc repro tokenize") from None
+            raise UserError(f"{error.filename}: no such file; run: {remake('tokenize')}") from None
         return cls(wanted, found)
 
     def sums(self) -> dict[str, str]:
@@ -91,14 +93,20 @@ def promote(
         version, champion = _champion(models, sources.wanted.corpus)
         if version is None and champion is not None:
             version = _restore(models, champion, dry_run)
+        if champion and champion.about["corpus"] != challenger.about["corpus"]:
+            raise UserError(
+                f"{models.name}: its champion is of the corpus {champion.about['corpus']!r}; give "
+                f"{challenger.about['corpus']!r} another corpus.name in {params.path()}"
+            )
         print(f"challenger: {challenger.label}, BLEU {_valid(challenger)} on validation data")
         print(f"champion:   {_shown(models, version, champion)}\n")
-        if champion and champion.fingerprint == challenger.fingerprint:
+        if champion and _same(champion, challenger):
             print(f"{challenger.label} is the champion already: nothing to do")
             return 0
         if champion:
             with _model_of(models, version, champion) as folder:
-                champion, challenger = _alike(champion, folder, challenger, _folder(best), sources)
+                its = _readable(folder)
+                champion, challenger = _alike(champion, its, challenger, _folder(best), sources)
         findings = judge(challenger, champion, sources.wanted, settings, evaluate)
         known = models.find(challenger.fingerprint)
         if known and known.tags.get(registry.ROLLED_BACK):
@@ -111,13 +119,34 @@ def promote(
         if dry_run:
             print(f"dry run: {challenger.label} would become the {to} of {models.name}")
             return 0
-        known = known or models.register(challenger, _folder(best))
+        known = _registered(models, challenger) or models.register(challenger, _folder(best))
         models.alias(registry.CHALLENGER, known)
         if to == registry.CHAMPION:
+            _check_unchanged(models, version)
             keep(challenger)  # first: killed in between, the same command does it all again
             models.crown(known)
         print(f"{challenger.label} is the {to} of {models.name}, as version {known.version}")
     return 0
+
+
+def _same(one: Evidence, other: Evidence) -> bool:
+    """Whether both are of one model and one search."""
+    return one.fingerprint == other.fingerprint and all(
+        one.decode[key] == other.decode[key] for key in SEARCH
+    )
+
+
+def _registered(models: Registry, evidence: Evidence) -> ModelVersion | None:
+    """The version of a model, where what it was judged by is still so."""
+    known = models.find(evidence.fingerprint)
+    return known if known and _same(models.evidence(known), evidence) else None
+
+
+def _check_unchanged(models: Registry, version: ModelVersion | None) -> None:
+    """Raise UserError where the champion is no longer `version`, by which was judged."""
+    now = models.champion()
+    if (now and now.version) != (version and version.version):
+        raise UserError(f"{models.name}: its champion has changed meanwhile; run it again")
 
 
 def roll_back(dry_run: bool = False) -> int:
@@ -161,7 +190,7 @@ def _validation_bleu(run: Run) -> float:
     if math.isfinite(value):
         return value
     where = f"{run.detail_path}: scores.valid.beam.bleu.score"
-    print(f"{where} is missing or not finite; run: dvc repro evaluate@{run}")
+    print(f"{where} is missing or not finite; run: {remake(f'evaluate@{run}')}")
     return -math.inf
 
 
@@ -186,7 +215,7 @@ def evidence_of(run: Run, sources: Sources) -> Evidence:
         return _evidence(run, sources)
     except (AttributeError, KeyError, TypeError) as error:
         told = f"{run}: its settings, translations' summary or scores are damaged ({error!r})"
-        raise UserError(f"{told}; run: dvc repro -f evaluate@{run}") from None
+        raise UserError(f"{told}; run: {remake(f'-f evaluate@{run}')}") from None
 
 
 def _evidence(run: Run, sources: Sources) -> Evidence:
@@ -222,7 +251,7 @@ def _commit() -> str:
 
 def _check_current(run: Run, sources: Sources) -> None:
     """Raise UserError where a run's translations are of another model or of other sentences."""
-    remedy = f"run: dvc repro evaluate@{run}"
+    remedy = f"run: {remake(f'evaluate@{run}')}"
     for split, wanted in sources.lines.items():
         file = reports(run.corpus) / "translations" / str(run) / f"{split}.jsonl"
         try:
@@ -262,8 +291,8 @@ def _alike(
         if its is None:
             raise UserError(
                 f"the champion {champion.label} has other test sets, or lacks figures, and its "
-                f"model is not here, so it cannot be scored again; `dvc checkout` or `dvc pull` at "
-                f"{_commit_of(champion)} brings it back"
+                f"model is not here or of other code, so it cannot be scored again; `dvc checkout` "
+                f"or `dvc pull` at {_commit_of(champion)} brings it back"
             )
         print("The champion has other test sets, or lacks figures: both are scored again.\n")
         champion = scored_again(champion, its, sources, challenger.decode)
@@ -341,8 +370,12 @@ def keep(champion: Evidence) -> None:
     part = folder.with_name(".champion")
     shutil.rmtree(part, ignore_errors=True)
     champion.write(part)
-    shutil.rmtree(folder, ignore_errors=True)
+    before = folder.with_name(".champion-before")
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before)  # killed in between, none is there rather than half of one
     part.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _kept(corpus: str) -> Path:
@@ -373,7 +406,7 @@ def _restore(models: Registry, champion: Evidence, dry_run: bool) -> ModelVersio
     if dry_run:
         print(f"dry run: {champion.label} would be registered again as the champion\n")
         return None
-    version = models.find(champion.fingerprint) or models.register(champion, folder)
+    version = _registered(models, champion) or models.register(champion, folder)
     models.crown(version)
     print(f"{champion.label} is registered again, as version {version.version}\n")
     return version
@@ -407,6 +440,21 @@ def _model_of(
             yield folder
     else:
         yield _find_folder(champion)
+
+
+def _readable(folder: Path | None) -> Path | None:
+    """The folder of the champion's model; None where this version of the code cannot read it."""
+    params.use_threads()
+    from rnnmt.model.folder import load_model
+
+    if folder is not None:
+        try:
+            load_model(folder)
+        except UserError as error:
+            reason = str(error).removeprefix(f"{folder}: ")
+            print(f"The champion cannot be timed or scored again: {reason}\n")
+            return None
+    return folder
 
 
 def _shown(models: Registry, version: ModelVersion | None, champion: Evidence | None) -> str:

@@ -167,7 +167,7 @@ function drawRow(name, pending = false) {
   const { cell, attention } = overview.variants.find((variant) => variant.name === name);
   row.classList.toggle("chosen", name === chosen);
   row.classList.toggle("pending", pending);
-  const head = el("th", { scope: "row" }, el("button", { type: "button", "aria-pressed": null }, name),
+  const head = el("th", { scope: "row" }, el("button", { type: "button" }, name),
     el("small", {}, `${cell.toUpperCase()}, ${attention === "none" ? "no attention" : `${attention} attention`}`));
   if (!answer || answer.error) {
     row.replaceChildren(head, el("td", { colspan: 3, class: answer ? "error" : "soft" }, answer?.error ?? ""));
