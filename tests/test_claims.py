@@ -365,6 +365,14 @@ def test_a_ratio_of_times_has_the_interval_of_its_logarithm() -> None:
     assert ends == pytest.approx((half, half), rel=0.15)
 
 
+def test_equal_ranks_and_few_cells_have_a_correlation() -> None:
+    rising, same = [1.0, 2.0, 2.0, 3.0, 9.0], [4.0] * 5
+    assert estimates.rank_correlation(rising, rising, SCORING) == (1, 1, 1)
+    assert estimates.rank_correlation(rising, [-x for x in rising], SCORING)[:2] == (-1, -1)
+    assert estimates.rank_correlation(rising, same, SCORING) == (0, 0, 0)
+    assert estimates.rank_correlation([1.0], [2.0], SCORING) == (0, 0, 0)
+
+
 def test_longest_lags() -> None:
     results = [
         {"task": "adding", "cell": "rnn", "lag": lag, "solved_after": solved}

@@ -316,6 +316,7 @@ def test_one_hot_attention_against_links(
         (["0 1"], ["1 0"], 0),
         (["0", "1 1 1"], ["0", "2 2 2"], 25),  # of all words, not of sentences
         (["", "7"], ["", "7"], 100),
+        (["0 -1 2"], ["0 1 1"], 50),  # one attends to no word
         ([""], [""], 0),
         ([], [], 0),
     ],
@@ -348,6 +349,8 @@ def test_each_beam_is_judged_on_all_sentences_against_the_best_of_any() -> None:
     sources = [f"{'x ' * (37 * i % 41)}{i}" for i in range(40)]
     wanted = [f"le chat numéro {i} dort ici ." for i in range(40)]
     scores = {1: [-2.0] * 10 + [-1.0] * 30, 4: [-1.0] * 30 + [-1.5] * 10}
+    scores[4][15] -= 1e-4  # a score may be that much wrong
+    scores[1][20], wanted[20] = -1.5, "chien"  # the same translation is no error
 
     def beam(some: list[str], width: int, nbest: int, penalty: float) -> list[list[Any]]:
         assert (nbest, penalty) == (1, 0.5)
@@ -368,10 +371,10 @@ def test_each_beam_is_judged_on_all_sentences_against_the_best_of_any() -> None:
     translator = cast(Any, SimpleNamespace(beam=beam, trained=trained))
     assert searching.by_beam(translator, sources, wanted, [1, 4], 0.5) == [
         {
-            "beam": 1, "bleu": 100, "log_prob": -12.5, "length_ratio": 1, "search_errors": 0.25,
+            "beam": 1, "bleu": 100, "log_prob": -12.625, "length_ratio": 1, "search_errors": 0.25,
         },
         {
-            "beam": 4, "bleu": 0, "log_prob": -11.25, "length_ratio": 0.1429,
+            "beam": 4, "bleu": 0, "log_prob": -11.25, "length_ratio": 0.146,
             "search_errors": 0.25,
         },
     ]  # fmt: skip

@@ -626,14 +626,14 @@ def test_the_service_follows_the_alias() -> None:
     promote()
     first = follows.load(None)
     assert first is not None
-    assert first.name == f"{NAME} 1"
+    assert first.name == f"{NAME} 1 of-lstm-1"
     assert first.search.beam == params.read()["decode"]["beam"]
     assert follows.load(first.name) is None
     only("lstm-dot")
     promote()
     second = follows.load(first.name)
     assert second is not None
-    assert second.name == f"{NAME} 2"
+    assert second.name == f"{NAME} 2 of-lstm-dot-"
     stays = source(f"models:/{NAME}/1", 30).load(None)
     assert stays is not None
     assert stays.name == first.name
@@ -660,7 +660,8 @@ def test_a_new_champion_is_served_without_dropping_a_request(folder: Path) -> No
     for number, label in (("1", "lstm-1"), ("2", "lstm-dot-1")):
         save(folder, label, hidden=16)
         translator = Translator(load_model(folder / "models/bundled" / label), 3.0)
-        expected[f"{NAME} {number}"] = {
+        fingerprint = f"of-{label}"[:12]
+        expected[f"{NAME} {number} {fingerprint}"] = {
             s: translator.beam([s], decode["beam"], 1, 1.0)[0][0].text for s in sentences
         }
     first, second = expected.values()
@@ -672,7 +673,7 @@ def test_a_new_champion_is_served_without_dropping_a_request(folder: Path) -> No
     with asked_all_the_time(client, sentences) as answers:
         client.until(lambda: len(answers) > 20)
         assert promote() == 0
-        client.until(lambda: client.call("/ready")[1] == {"model": f"{NAME} 2"})
+        client.until(lambda: client.call("/ready")[1] == {"model": f"{NAME} 2 of-lstm-dot-"})
         seen = len(answers)
         client.until(lambda: len(answers) > seen + 40)
     assert client.end() == ""

@@ -278,8 +278,10 @@ def test_holm_never_helps_and_keeps_the_order(p_values: list[float]) -> None:
     assert all(np.diff(np.array(adjusted)[order]) >= 0)
 
 
-def variant(name: str, cell: str, attention: str, valid: float, hidden: int = 8) -> Variant:
-    model = {"cell": cell, "attention": attention, "hidden": hidden}
+def variant(
+    name: str, cell: str, attention: str, valid: float, hidden: int = 8, heads: int = 1
+) -> Variant:
+    model = {"cell": cell, "attention": attention, "hidden": hidden, "heads": heads}
     scores = [{"valid": {"beam": {"bleu": {"score": valid}}}}]
     return Variant(name, {"model": model}, [], [], scores)
 
@@ -288,8 +290,9 @@ def test_the_best_and_the_twins() -> None:
     plain, twin = variant("plain", "gru", "none", 50.0), variant("dot", "gru", "dot", 70.0)
     wider = variant("wider", "gru", "dot", 70.0, hidden=16)
     lone = variant("lone", "lstm", "dot", 60.0)
+    heads = variant("heads", "gru", "dot", 60.0, heads=4)  # which the twin has no use for
     assert best([plain, twin, wider, lone]) is twin
-    assert twins([plain, twin, wider, lone]) == [(twin, plain)]
+    assert twins([plain, twin, wider, lone, heads]) == [(twin, plain), (heads, plain)]
 
 
 def test_the_reading_follows_from_the_adjusted_p() -> None:
@@ -376,12 +379,12 @@ def test_the_report_has_every_number_in_its_place() -> None:
     one, two = reported(1, PAIR_TESTS), reported(2, PAIR_TESTS)
     assert rows(one) == [
         head,
-        plain + "1:00|3 of 5|1,000|20.0 ± 1.5|21.0 ± 1.5|30.0|50.0|1,000|75",
-        dot + "1:00|3 of 5|1,000|30.0 ± 1.5|31.0 ± 1.5|40.0|50.0|1,000|75",
+        plain + "1:00|3 of 5|1,000|20.0 ± 1.5|21.0 ± 1.5|30.0|50.0|1,000|100",
+        dot + "1:00|3 of 5|1,000|30.0 ± 1.5|31.0 ± 1.5|40.0|50.0|1,000|100",
         *tested[:2],
         *tested,
     ]
-    rest = "|30.5 (sd 0.7)|49.5 (sd 0.7)|1,500 (sd 707)|75 (sd 0)"
+    rest = "|30.5 (sd 0.7)|49.5 (sd 0.7)|1,500 (sd 707)|100 (sd 0)"
     first = "1:32 (sd 0:46)|3 of 5, 4 of 6|1,000 (sd 0)|"
     assert rows(two) == [
         head,

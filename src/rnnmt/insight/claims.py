@@ -122,8 +122,9 @@ def weak_signal(evidence: Evidence) -> Finding | None:
         [_signal(evidence, run, peers[run]) for run in runs]
         + [f"No rnn has the attention of {_all_left(evidence, others)}."] * bool(others)
         + [
+            "[Brackets] hold the least and the greatest of the texts here.",
             "A radius of U of 1 or more does not refute the claim: it is that of the slowest "
-            "direction alone."
+            "direction alone.",
         ],
         ["tables/gradient-flow.csv", "tables/radius.csv"],
         {
@@ -177,13 +178,9 @@ def _left(evidence: Evidence, run: str) -> Estimate:
 
 
 def _gated_peers(evidence: Evidence, run: str) -> list[str]:
-    """The gated runs of the same attention and seed."""
-    attention, seed = evidence.attention(run), evidence.runs[run].seed
-    return [
-        peer
-        for peer in evidence.of(*keeping.GATED)
-        if evidence.attention(peer) == attention and evidence.runs[peer].seed == seed
-    ]
+    """The gated runs of the same attention."""
+    attention = evidence.attention(run)
+    return [peer for peer in evidence.of(*keeping.GATED) if evidence.attention(peer) == attention]
 
 
 def poor_memory(evidence: Evidence) -> Finding | None:
@@ -204,7 +201,11 @@ def poor_memory(evidence: Evidence) -> Finding | None:
             for task, by in longest.items()
         ]
         + [_solved(one) for one in evidence.memory]
-        + ["One seed; the number of updates is limited: with more, longer lags may be solved."],
+        + [
+            "Gates begin with memories of up to 20 steps, as those of translation models without "
+            "attention; each cell has the learning rate with which it solves the longest lags.",
+            "One seed; the number of updates is limited: with more, longer lags may be solved.",
+        ],
         ["tables/memory.csv"],
         {"longest": longest},
     )
@@ -792,7 +793,7 @@ def markdown(claims: Sequence[Claim], corpus: str, settings: EvaluateSettings) -
         f"# What the lecture notes say, and what `{corpus}` says to it",
         "Each verdict is computed by a rule that stands in the code "
         "(`src/rnnmt/insight/claims.py`) and is the same for every corpus. [Brackets] hold "
-        f"{100 * settings.confidence:g} % intervals. "
+        f"{100 * settings.confidence:g} % intervals, unless said otherwise. "
         + ", ".join(f"{verdict}: {n}" for verdict, n in counts.items())
         + ".",
         "| claim | verdict |\n| --- | --- |\n"

@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 from rnnmt.insight.evidence import Evidence
+from rnnmt.scoring.comparison import rate
 
 PIECES = 15  # of the sentence that operations are counted for, on either side
 _GATES = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -70,18 +71,13 @@ def costs(evidence: Evidence) -> list[dict[str, Any]]:
                 "decoding_memory_mb": _mean([d["memory_mb"] for d in values["decoding"]]),
                 **{
                     f"{search}_sentences_per_second": _mean(
-                        [_rate(d, search) for d in values["decoding"]]
+                        [rate(d, search) for d in values["decoding"]]
                     )
                     for search in ("greedy", "beam")
                 },
             }
         )
     return rows
-
-
-def _rate(decoding: dict[str, Any], search: str) -> float:
-    parts = [split[search] for split in decoding["splits"].values()]
-    return float(sum(p["sentences"] for p in parts) / max(sum(p["seconds"] for p in parts), 1e-9))
 
 
 def _mean(values: list[float]) -> float:

@@ -70,14 +70,21 @@ def ratio(a: Sequence[float], b: Sequence[float], settings: EvaluateSettings) ->
 def rank_correlation(
     a: Sequence[float], b: Sequence[float], settings: EvaluateSettings
 ) -> Estimate:
-    """Spearman's, of two values (N,) of the same cells."""
-    ranks = [np.argsort(np.argsort(values, kind="stable")).astype(float) for values in (a, b)]
+    """Spearman's, of two values (N,) of the same cells; 0 where those of one are all the same."""
+    ranks = [_ranks(values) for values in (a, b)]
 
     def correlation(weight: Floats) -> float:
         x, y = (r - weight @ r / weight.sum() for r in ranks)
-        return float(weight @ (x * y) / np.sqrt((weight @ x**2) * (weight @ y**2)))
+        spread = float((weight @ x**2) * (weight @ y**2))
+        return float(weight @ (x * y) / np.sqrt(spread)) if spread > 0 else 0.0
 
     return bootstrap(correlation, len(a), settings)
+
+
+def _ranks(values: Sequence[float]) -> Floats:
+    """The place of each of the values (N,) in ascending order; of equals, the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((counts.cumsum() - (counts - 1) / 2)[inverse])
 
 
 def share(part: int, whole: int, settings: EvaluateSettings) -> Estimate:

@@ -75,7 +75,8 @@ class Evidence:
     @property
     def twins(self) -> list[tuple[str, str]]:
         """Each run with attention and that of the same seed without, as the comparison has it."""
-        pairs = {(t["variant"], t["baseline"]) for t in self.comparison["tests"]["attention"]}
+        tests = self.comparison["tests"]["attention"]
+        pairs = dict.fromkeys((t["variant"], t["baseline"]) for t in tests)
         return [
             (f"{variant}-{seed}", f"{twin}-{seed}")
             for variant, twin in sorted(pairs, key=lambda pair: self.variants.index(pair[0]))

@@ -18,6 +18,7 @@ import numpy as np
 from rnnmt.insight.claims import FAR, LEFT
 from rnnmt.insight.cost import costs
 from rnnmt.insight.evidence import Evidence
+from rnnmt.insight.keeping import GATED
 from rnnmt.insight.pairs import data_series
 from rnnmt.insight.settings import OUTCOMES
 
@@ -207,12 +208,12 @@ def _cost(evidence: Evidence) -> Figure:
         variant = row["variant"]
         values = evidence.comparison["variants"][variant]
         bleu = mean([s[split]["beam"]["bleu"]["score"] for s in values["scores"]])
-        names = ("parameters", "epoch_seconds", "beam_sentences_per_second")
+        names = ("parameters", "seconds_until_best", "beam_sentences_per_second")
         across = [row[name] for name in names]
         for panel, x in zip(axes, across, strict=True):
             form = look(evidence, variant) | {"linestyle": "none", "markersize": 8}
             panel.plot([x], [bleu], label=variant, **form)
-    labels = ("parameters", "seconds of an epoch", "sentences a second, beam search")
+    labels = ("parameters", "seconds until the best epoch", "sentences a second, beam search")
     for panel, label in zip(axes, labels, strict=True):
         panel.set(xlabel=label, xlim=(0, None), ylim=(0, 100))
     axes[0].xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M")
@@ -301,13 +302,14 @@ def _flow(evidence: Evidence) -> Figure:
         for run in evidence.runs:
             found = evidence.analyses[run]["flow"]
             form = look(evidence, evidence.runs[run].variant) | {"marker": "none"}
-            cell = evidence.cell(run)
-            if when == "fresh" and run != evidence.of(cell)[0]:
-                continue  # before training, attention changes nothing in the encoder
+            begins = _begins(evidence, run)
+            first = next(one for one in evidence.runs if _begins(evidence, one) == begins)
+            if when == "fresh" and run != first:
+                continue
             lags, reach = np.array(found["lags"]), found[when]
-            label = cell if when == "fresh" else evidence.runs[run].variant
+            label = begins if when == "fresh" else evidence.runs[run].variant
             panel.plot(lags, reach["norm"], label=label, **form)
-            if run == evidence.of(cell)[0]:
+            if run == first:
                 predicted = reach["radius"] ** lags
                 panel.plot(lags, predicted, color=form["color"], linewidth=0.9, alpha=0.8)
         panel.axhline(LEFT, color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
@@ -317,6 +319,13 @@ def _flow(evidence: Evidence) -> Figure:
     axes[0].set_ylabel("gradient that is left")
     key(figure, axes)
     return figure
+
+
+def _begins(evidence: Evidence, run: str) -> str:
+    """What an encoder's memory depends on before training: gates begin otherwise with attention."""
+    cell = evidence.cell(run)
+    attends = cell in GATED and evidence.attention(run) != "none"
+    return f"{cell}, with attention" if attends else cell
 
 
 def _memory(evidence: Evidence) -> Figure:
@@ -518,11 +527,15 @@ def _alignment(evidence: Evidence) -> Figure | None:
 
 
 def agreement(a: Sequence[str], b: Sequence[str]) -> float:
-    """The percentage of target words for which two models attend most to the same source word."""
+    """The percentage of target words for which two models attend most to the same source word.
+
+    Words that one of them attends to nothing for ("-1") are left out.
+    """
     pairs = [
         pair
         for one, other in zip(a, b, strict=True)
         for pair in zip(one.split(), other.split(), strict=True)
+        if "-1" not in pair
     ]
     return 100 * statistics.mean(x == y for x, y in pairs) if pairs else 0.0
 
@@ -656,8 +669,9 @@ PICTURES: dict[str, tuple[str, str, Callable[[Evidence], Figure | None]]] = {
         "How far back a gradient reaches",
         """Of a gradient of length 1 at the last state, how much arrives so many steps earlier, on
         a logarithmic scale: a straight fall is a loss by the same factor at every step. Thin
-        lines: the fall that the spectrum of the mean one-step Jacobian predicts. The dotted lines
-        cross at the limit of the claim. Left untrained, right trained.""",
+        lines: the fall that the spectrum of the mean one-step Jacobian predicts, for the first
+        variant of each line on the left. The dotted lines cross at the limit of the claim. Left
+        untrained, right trained.""",
         _flow,
     ),
     "memory-tasks.svg": (

@@ -22,6 +22,7 @@ from rnnmt.search.sets import in_batches
 from rnnmt.search.translator import Translation, Translator
 
 BATCH = 32
+SAME = 1e-3  # of a score: how wide a beam is decides how exactly its words are weighed
 
 
 def by_beam(
@@ -33,7 +34,7 @@ def by_beam(
 ) -> list[dict[str, Any]]:
     """BLEU, mean log-probability, length ratio and search errors of each beam size.
 
-    A search error is a translation that scores less than one that another size has found.
+    A search error is a translation that scores less than another one, found by another size.
     """
 
     def best(beam: int) -> list[Translation]:
@@ -45,6 +46,8 @@ def by_beam(
     ends = {beam: best(beam) for beam in beams}
     scores = np.array([[one.hypothesis.score for one in some] for some in ends.values()])
     reached = scores.max(axis=0)
+    found = [[one.hypothesis.ids for one in some] for some in ends.values()]
+    best_ids = [found[row][column] for column, row in enumerate(scores.argmax(axis=0))]
     target = translator.trained.target
     pieces = sum(map(len, target.encode(list(wanted))))
     score = partial(metrics.score, "bleu")
@@ -57,7 +60,15 @@ def by_beam(
             ),
             "log_prob": round(float(np.mean([o.hypothesis.log_prob for o in ends[beam]])), 4),
             "length_ratio": round(sum(len(o.hypothesis.ids) for o in ends[beam]) / pieces, 4),
-            "search_errors": round(float((scores[row] < reached - 1e-5).mean()), 4),
+            "search_errors": round(
+                float(
+                    np.mean(
+                        (scores[row] < reached - SAME)
+                        & [a != b for a, b in zip(found[row], best_ids, strict=True)]
+                    )
+                ),
+                4,
+            ),
         }
         for row, beam in enumerate(beams)
     ]

@@ -62,7 +62,9 @@ def twins(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
     """
 
     def rest(variant: Variant) -> tuple[object, object]:
-        model = {k: v for k, v in variant.settings["model"].items() if k != "attention"}
+        model = {
+            k: v for k, v in variant.settings["model"].items() if k not in ("attention", "heads")
+        }
         train = variant.settings.get("train") or {}
         return model, {k: v for k, v in train.items() if k != "learning_rate"}
 
@@ -222,13 +224,14 @@ def method(settings: EvaluateSettings, seeds: int, signatures: Mapping[str, str]
 
 
 def speed(variant: Variant, search: str) -> str:
-    """Sentences per second over all sets."""
-    rates = []
-    for decoding in variant.decoding:
-        done = [split[search] for split in decoding["splits"].values()]
-        seconds = sum(part["seconds"] for part in done)
-        rates.append(sum(part["sentences"] for part in done) / max(seconds, 1e-9))
-    return spread(rates, 0)
+    """Sentences of the test sets per second."""
+    return spread([rate(decoding, search) for decoding in variant.decoding], 0)
+
+
+def rate(decoding: Mapping[str, Any], search: str) -> float:
+    """Sentences of the test sets per second; `valid` may have been searched for all penalties."""
+    done = [split[search] for name, split in decoding["splits"].items() if name != "valid"]
+    return float(sum(p["sentences"] for p in done) / max(sum(p["seconds"] for p in done), 1e-9))
 
 
 def spread(values: Sequence[float], digits: int) -> str:

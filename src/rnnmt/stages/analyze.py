@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnmt import params
-from rnnmt.corpora.words import read_links, words
+from rnnmt.corpora.words import read_links
 from rnnmt.errors import run_stage
 from rnnmt.insight.settings import OUTCOMES, AnalyzeSettings
 from rnnmt.scoring.settings import (
@@ -86,7 +86,6 @@ def alignment(
     if trained.settings["model"]["attention"] == "none":
         return {}
     from rnnmt.dataset.store import open_split
-    from rnnmt.insight.alignment import strongest
     from rnnmt.insight.attending import forced, judged
     from rnnmt.insight.slices import short
 
@@ -95,10 +94,10 @@ def alignment(
     attended = list(forced(trained, store, texts))
     links = read_links(_links(run.corpus, split))
     found = judged(attended, [links[i] for i in short(*texts)], settings)
-    # For each target word the source word attended to most: variants are compared by it.
+    # For each target word the source word attended to most, -1 where it is <EOS> alone: variants
+    # are compared by it.
     chosen = [
-        " ".join(str(i) for _, i in sorted((j, i) for i, j in strongest(one.words)))
-        for one in attended
+        " ".join(str(row.argmax() if row.any() else -1) for row in one.words) for one in attended
     ]
     left_out = len(links) - len(attended)
     return found | {"too_long": left_out, "strongest": chosen}
@@ -107,7 +106,7 @@ def alignment(
 def memory(trained: TrainedModel, wanted: References, settings: AnalyzeSettings) -> dict[str, Any]:
     """Gates and gradient flow of the encoder over sentences of the first test set."""
     from rnnmt.insight import remembering
-    from rnnmt.insight.slices import examples, short, spread
+    from rnnmt.insight.slices import examples, lengths, short, spread
 
     sources = _sources(wanted.corpus, wanted.tests[0])
     some = spread([sources[i] for i in short(sources)], settings.sentences)
@@ -115,7 +114,7 @@ def memory(trained: TrainedModel, wanted: References, settings: AnalyzeSettings)
     shown = trained.source.encode([sources[i] for i in examples(sources, settings.examples)])
     return {
         "flow": remembering.flow(trained, ids),
-        "gates": remembering.kept(trained, ids, sum(len(words(text)) for text in some)),
+        "gates": remembering.kept(trained, ids, int(lengths(some).sum())),
         "examples": [remembering.example(trained, one) for one in shown],
     }
 

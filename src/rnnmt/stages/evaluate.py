@@ -42,7 +42,7 @@ def main() -> None:
 def evaluate(
     run: Run, wanted: References, split: str, settings: EvaluateSettings
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """search -> metric -> score with its interval, in points to two decimals."""
+    """search -> metric -> score with its interval, in points."""
     texts = {search: wanted.hypotheses(run, split, search) for search in SEARCHES}
     # TER is slow, and nothing is chosen by it: on the test sets only.
     names = [name for name in metrics.METRICS if name != "ter" or split in wanted.tests]
@@ -55,13 +55,16 @@ def evaluate(
 def measure(
     metric: str, lines: list[str], wanted: list[str], settings: EvaluateSettings
 ) -> dict[str, float]:
-    """A score with the ends of its interval, in points to two decimals."""
+    """A score with the ends of its interval, in points.
+
+    To six decimals: who shows fewer rounds once, and not what was rounded before.
+    """
     statistics, score = metrics.statistics(metric, lines, wanted), partial(metrics.score, metric)
     low, high = interval(
         statistics, score, settings.bootstrap_samples, settings.confidence, settings.seed
     )
     point = score(statistics.sum(axis=0))
-    return {"score": round(point, 2), "low": round(low, 2), "high": round(high, 2)}
+    return {"score": round(point, 6), "low": round(low, 6), "high": round(high, 6)}
 
 
 def detail(
@@ -83,8 +86,8 @@ def detail(
 def summary(scores: dict[str, Any]) -> dict[str, dict[str, float]]:
     """The columns of `dvc metrics show`: beam search, with greedy BLEU beside it."""
     columns = {
-        split: {name: found["score"] for name, found in by_search["beam"].items()}
-        | {"bleu_greedy": by_search["greedy"]["bleu"]["score"]}
+        split: {name: round(found["score"], 2) for name, found in by_search["beam"].items()}
+        | {"bleu_greedy": round(by_search["greedy"]["bleu"]["score"], 2)}
         for split, by_search in scores.items()
     }
     # Of validation, what the best variant is chosen by: the table has to stay readable.
