@@ -272,6 +272,7 @@ def read_report(corpus: str) -> Report | None:
 def sync_report(client: MlflowClient, experiment: str, report: Report) -> None:
     """Make or renew the run that holds the report, and the links from the page to the runs."""
     found = client.search_runs([experiment], f"tags.kind = '{SUMMARY}'")
+    runs.supersede(client, found[1:])  # of two syncs at once
     tags = {"kind": SUMMARY, "corpus": report.corpus, "mlflow.source.name": "rnnmt sync"}
     run = found[0] if found else client.create_run(experiment, run_name=SUMMARY, tags=tags)
     run_id, digest = run.info.run_id, report.digest()
