@@ -78,7 +78,7 @@ function figure(layer) {
     show(i, row >= 0 && row < layer.cells ? row : null);
   });
   live.replaceChildren(el("p", {}, halfLives(layer)), el("p", { class: "soft" }, "Point at a word to read its gates."));
-  return el("div", {}, el("h3", {}, layer.name),
+  return el("div", { class: "layer" }, el("h3", {}, layer.name),
     layer.mirrored ? el("p", { class: "note" }, "This layer begins at the end of the sentence: time runs from right to left.") : null,
     scroll, live);
 }
