@@ -132,7 +132,7 @@ def promote(
 def _same(one: Evidence, other: Evidence) -> bool:
     """Whether both are of one model and one search."""
     return one.fingerprint == other.fingerprint and all(
-        one.decode[key] == other.decode[key] for key in SEARCH
+        one.decode.get(key) == other.decode.get(key) for key in SEARCH
     )
 
 
