@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rnnmt.corpora.words import Links
-from rnnmt.insight import claims, cost, estimates, keeping, page, pairs
+from rnnmt.insight import claims, cost, estimates, keeping, page, pairs, pictures
 from rnnmt.insight.claims import CONTRADICTED, OPEN, STATEMENTS, SUPPORTED, Claim
 from rnnmt.insight.evidence import Evidence
 from rnnmt.scoring import metrics
@@ -392,6 +392,20 @@ def test_the_tables_have_what_the_claims_cite() -> None:
     both = {"gru-dot": aer(5, 9), "lstm-dot": aer(5, 9)}
     [row] = report.agreements(made(both))
     assert row == {"run": "gru-dot-1", "other": "lstm-dot-1", "split": "test", "same": 100}
+
+
+def test_untrained_encoders_are_told_apart_by_how_their_gates_begin() -> None:
+    variants = {"rnn": 0, "rnn-dot": 0, "gru": 0, "gru-dot": 0, "gru-general": 0}
+    evidence = made(dict.fromkeys(variants, gates()))
+    for found in evidence.analyses.values():
+        reach = {"norm": [0.5, 0.2], "radius": 0.5}
+        found["flow"] = {"lags": [1, 2], "fresh": reach, "trained": reach}
+    fresh, trained = (
+        [line.get_label() for line in panel.lines if not line.get_label().startswith("_")]
+        for panel in pictures._flow(evidence).axes
+    )
+    assert fresh == ["rnn", "gru", "gru, with attention"]
+    assert trained == list(variants)
 
 
 def test_the_page_says_how_much_of_the_data_was_read() -> None:

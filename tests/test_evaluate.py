@@ -16,8 +16,10 @@ from closure import ROOT
 from decoded import ERRORS, SPLITS, lab
 
 
-def run(folder: Path, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "RNNMT_PARAMS"}
+def run(
+    folder: Path, stage: str, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "RNNMT_PARAMS"} | variables
     command = [sys.executable, "-m", f"rnnmt.stages.{stage}", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -132,6 +134,15 @@ def test_errors_name_the_stage_to_run(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "dvc repro tokenize" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_errors_of_a_recipe_name_the_recipe(tmp_path: Path) -> None:
+    folder = lab(tmp_path)
+    (folder / "recipes").mkdir()
+    (folder / "params.yaml").rename(folder / "recipes/other.yaml")
+    done = run(folder, "compare", RNNMT_PARAMS="recipes/other.yaml")
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("run: make repro RECIPE=other")
 
 
 def test_a_line_separator_inside_a_sentence_ends_no_line(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from torch import Tensor
 
 import browsers
 from closure import ROOT
+from rnnmt import cli
 from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS, Tokenizer, TokenizerSettings, train
 from rnnmt.errors import UserError
@@ -604,6 +605,18 @@ def test_what_stops_it_from_starting(models: Path, server: str, tmp_path: Path) 
     (tmp_path / "rnn-1/weights.pt").write_bytes(b"none")
     with pytest.raises(UserError, match=r"not the file that settings\.json belongs to"):
         load_variants(tmp_path, None, 3.0)
+
+
+@pytest.mark.parametrize("command", ["playground", "serve --model x"])
+def test_a_pattern_that_no_name_fits_is_an_error_of_the_command_line(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a*b", "*x", "x.*"):
+        monkeypatch.setattr(sys, "argv", ["rnnmt", *command.split(), "--allow-host", name])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 2
+        assert "--allow-host: expected a name, or *.NAME" in capsys.readouterr().err
 
 
 # --- the page, in a real browser --------------------------------------------------------------

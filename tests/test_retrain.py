@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import importlib
 import importlib.metadata
 import json
@@ -753,6 +754,12 @@ def test_what_the_remote_lacks_is_made_again(
     assert (fork / "b/x").read_text() == "some\n"  # for the gate
 
 
+OWN = {
+    "name": "mine", "source": "files", "source_language": "en", "target_language": "fr",
+    "splits": {"train": ["my.en", "my.fr"]}, "held_out": {"valid": 1, "test": 1}, "seed": 1,
+}  # fmt: skip
+
+
 def test_new_data_are_noticed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
 ) -> None:
@@ -761,12 +768,9 @@ def test_new_data_are_noticed_once(
     mine = clone.settings()
     for name in ("my.en", "my.fr"):
         (clone.folder / name).write_text("one\ntwo\n")
-    mine["corpus"] = {
-        "name": "mine", "source": "files", "source_language": "en", "target_language": "fr",
-        "splits": {"train": ["my.en", "my.fr"]}, "held_out": {"valid": 1, "test": 1}, "seed": 1,
-    }  # fmt: skip
+    mine["corpus"] = OWN
     clone.write(mine, "recipes/mine.yaml")
-    mine["corpus"] |= {"name": "away", "splits": {"train": ["your.en", "your.fr"]}}
+    mine["corpus"] = OWN | {"name": "away", "splits": {"train": ["your.en", "your.fr"]}}
     clone.write(mine, "recipes/away.yaml")
     commit(clone.folder, {"recipes/mine/dvc.lock": "1", "recipes/away/dvc.lock": "1"})
 
@@ -787,3 +791,30 @@ def test_new_data_are_noticed_once(
     wanted = retrain._wanted(argparse.Namespace(event="schedule", recipe=""))
     assert [experiment.name for experiment in wanted] == ["default", "mine"]
     assert not run("git", "status", "--porcelain", "params.yaml", cwd=clone.folder)
+
+
+def test_settings_are_whole_where_noting_new_data_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: ModuleType
+) -> None:
+    (tmp_path / "clone").mkdir()
+    clone = Clone(tmp_path / "clone")
+    for name in ("my.en", "my.fr"):
+        (clone.folder / name).write_text("one\ntwo\n")
+    settings = clone.settings()
+    settings["corpus"] = OWN
+    clone.write(settings)
+    monkeypatch.chdir(clone.folder)
+    before = clone.settings()
+
+    class Full(YAML):
+        def dump(self, _: Any, stream: Any) -> None:
+            stream.write("corpus:\n")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(retrain, "YAML", Full)
+    with pytest.raises(OSError, match="No space"):
+        retrain._refresh()
+    assert clone.settings() == before
+    monkeypatch.setattr(retrain, "YAML", YAML)
+    assert retrain._refresh() == "the data are new"
+    assert retrain._refresh() == "the data are the same"

@@ -883,6 +883,9 @@ def test_nothing_is_padded_to_a_sentence_that_is_very_long(tokenizer: Tokenizer)
     sets.in_batches(search, lambda batch: batches.append(batch) or batch, sentences, 64)
     assert batches[0] == sentences[:1]
     check_batches(batches[1:], TEXT, 64, tokenizer)
+    service = Watched(search.trained, RATIO)
+    answers.translate(service, sentences, Search(beam=1))
+    assert service.__dict__["batches"] == [list(filter(str.strip, batch)) for batch in batches]
 
 
 @pytest.mark.parametrize("long", [[], ["the black house " * 5]], ids=["alone", "beside a long one"])
