@@ -120,6 +120,13 @@ def panels(count: int, height: float = 3.2, each: float = 4.4) -> tuple[Figure, 
     return figure, list(axes[0])
 
 
+def from_zero(axes: Sequence[Axes]) -> None:
+    """One scale for the scores of all panels, from 0 to a little above the highest."""
+    top = max(panel.get_ylim()[1] for panel in axes)
+    for panel in axes:
+        panel.set_ylim(0, top)
+
+
 def look(evidence: Evidence, variant: str) -> dict[str, Any]:
     """How a variant's line is drawn."""
     model = evidence.settings(variant, "model")
@@ -215,7 +222,9 @@ def _cost(evidence: Evidence) -> Figure:
             panel.plot([x], [bleu], label=variant, **form)
     labels = ("parameters", "seconds until the best epoch", "sentences a second, beam search")
     for panel, label in zip(axes, labels, strict=True):
-        panel.set(xlabel=label, xlim=(0, None), ylim=(0, 100))
+        panel.margins(0.12)  # marks stay whole
+        panel.set(xlabel=label, xlim=(0, None))
+    from_zero(axes)
     axes[0].xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M")
     axes[0].set_ylabel(f"BLEU on {split}, beam search")
     key(figure, axes[:1])
@@ -241,10 +250,11 @@ def _data(evidence: Evidence) -> Figure | None:
             panel.fill_between(parts, low, high, color=form["color"], alpha=0.12, linewidth=0)
         panel.set(
             title=f"{evidence.settings(points[0].gru, 'model')['attention']} attention",
-            xlabel="percent of the training pairs", xscale="log", ylim=(0, 100),
+            xlabel="percent of the training pairs", xscale="log",
         )  # fmt: skip
         panel.set_xticks(parts, [f"{part:g}" for part in parts])
         panel.minorticks_off()
+    from_zero(axes)
     axes[0].set_ylabel(f"BLEU on {split}, beam search")
     key(figure, axes[:1])
     return figure
@@ -266,7 +276,8 @@ def _length(evidence: Evidence) -> Figure:
             form = look(evidence, variant)
             panel.plot(x, value, label=variant, **form)
             panel.fill_between(x, low, high, color=form["color"], alpha=0.12, linewidth=0)
-        panel.set(title=split, xlabel="words of the source sentence", ylim=(0, 100))
+        panel.set(title=split, xlabel="words of the source sentence")
+    from_zero(axes)
     axes[0].set_ylabel("BLEU, beam search")
     key(figure, axes[:1])
     return figure
@@ -488,7 +499,8 @@ def _order(evidence: Evidence) -> Figure:
             panel.plot(x, value, label=variant, **form)
             panel.vlines(x, low, high, color=form["color"], linewidth=1, alpha=0.6)
         panel.set_xticks(range(len(names)), names)
-        panel.set(title=split, xlabel="words that change their order; mean tau", ylim=(0, 100))
+        panel.set(title=split, xlabel="words that change their order; mean tau")
+    from_zero(axes)
     axes[0].set_ylabel("chrF++, beam search")
     key(figure, axes[:1])
     return figure
