@@ -55,7 +55,7 @@ Parts = dict[str, Callable[[Batch], Callable[[], Any]]]  # what is timed, made r
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     workers.prepare_data()
-    torch.use_deterministic_algorithms(True)  # as the stages do
+    params.use_determinism()  # as the stages do
     batches = list(islice(_batches(), BATCHES))
     results: dict[str, Any] = {"training": {}, "decoding": {}}
     for precision in PRECISIONS:

@@ -133,6 +133,16 @@ def use_threads(count: int | None = None) -> None:
         torch.set_num_threads(count)
 
 
+def use_determinism() -> None:
+    """Let torch refuse operations whose results differ from one time to the next."""
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    # To find reads of what was never written, it would also write NaN into all new memory, for a
+    # tenth of a training's time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 def variants() -> list[str]:
     """The names of the variants, which are parts of paths and of commands."""
     values = read()["variants"]

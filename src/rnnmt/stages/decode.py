@@ -62,12 +62,10 @@ def _parse() -> argparse.Namespace:
 
 def _load(folder: Path, settings: DecodeSettings) -> Translator:
     params.use_threads()
-    import torch
-
     from rnnmt.model.folder import load_model
     from rnnmt.search.translator import Translator
 
-    torch.use_deterministic_algorithms(True)
+    params.use_determinism()
     return Translator(load_model(folder), settings.max_length_ratio)
 
 

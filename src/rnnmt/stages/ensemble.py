@@ -68,12 +68,10 @@ def _translate(
 
 
 def _load(runs: list[Run], settings: DecodeSettings) -> Translator:
-    import torch
-
     from rnnmt.model.folder import load_model
     from rnnmt.search.translator import Translator
 
-    torch.use_deterministic_algorithms(True)
+    params.use_determinism()
     first, *others = (load_model(Path("models", run.corpus, str(run))) for run in runs)
     return Translator(first, settings.max_length_ratio, others)
 

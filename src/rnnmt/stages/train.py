@@ -171,6 +171,7 @@ def _train(
     from rnnmt.model.training import History, ResumePoint, averaging
     from rnnmt.tracking.training import LogEpochs, training_logger
 
+    params.use_determinism()
     pl.seed_everything(description["seed"], workers=True, verbose=False)
     data, module = _data_and_module(description, model_settings, settings, tokens, share)
     last = work / "last.ckpt"
@@ -275,7 +276,6 @@ def _trainer(
         strategy="ddp" if settings.processes * settings.nodes > 1 else "auto",
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip,
-        deterministic=True,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         callbacks=[best, stop, *callbacks],
