@@ -125,8 +125,8 @@ def use_threads(count: int | None = None) -> None:
     """
     # Spinning for long makes two threads many times slower where another program runs too.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # oneDNN keeps about 1 MB for each shape it has seen, by default of 1,024 shapes.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    # oneDNN keeps some MB for each shape that it has seen, by default of 1,024 shapes.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "48")
     import torch
 
     if count := threads() if count is None else count:
