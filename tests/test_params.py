@@ -468,7 +468,7 @@ def test_torch_uses_so_many_threads(
     params.use_threads(count)
     assert asked == set_to
     assert os.environ["GOMP_SPINCOUNT"] == "7"
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "128"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "48"
 
 
 def test_what_is_not_in_the_file_has_no_line(use: Callable[..., Path]) -> None:
