@@ -465,10 +465,11 @@ def test_torch_uses_so_many_threads(
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
-    params.use_threads(count)
-    assert asked == set_to
+    params.use_threads(count, shapes=9)
+    params.use_threads(count, shapes=8)
+    assert asked == set_to * 2
     assert os.environ["GOMP_SPINCOUNT"] == "7"
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "48"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "9"
 
 
 def test_what_is_not_in_the_file_has_no_line(use: Callable[..., Path]) -> None:

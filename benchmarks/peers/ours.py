@@ -9,7 +9,8 @@ from gate import Gate, arguments, read_lines
 
 from rnnmt import params
 
-params.use_threads()  # before torch is imported
+# Before torch is imported; as in the stages train and decode.
+params.use_threads(shapes=48 if arguments().model is None else 1024)
 
 from rnnmt.model.folder import load_model  # noqa: E402
 from rnnmt.search.sets import in_batches, timed  # noqa: E402

@@ -118,15 +118,15 @@ def threads() -> int:
     return value
 
 
-def use_threads(count: int | None = None) -> None:
+def use_threads(count: int | None = None, shapes: int = 128) -> None:
     """Let torch use `count` threads, all cores if 0, those of params.yaml if None.
 
-    To be called before torch is imported, which reads what else is set here.
+    oneDNN keeps its kernels for so many `shapes` of products: in training each takes some MB, in
+    a search 0.1. To be called before torch is imported, which reads what else is set here.
     """
     # Spinning for long makes two threads many times slower where another program runs too.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # oneDNN keeps some MB for each shape that it has seen, by default of 1,024 shapes.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "48")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(shapes))
     import torch
 
     if count := threads() if count is None else count:
