@@ -147,3 +147,43 @@ def sshd(folder: Path) -> Iterator[tuple[int, Path]]:
     command = [program, "-D", "-e", "-f", str(folder / "config")]
     with open(folder / "sshd.log", "w", encoding="utf-8") as log, running(command, port, log):
         yield port, folder / "key"
+
+
+@contextlib.contextmanager
+def slurm(folder: Path) -> Iterator[dict[str, str]]:
+    """A SLURM cluster of this machine alone: the environment in which its commands find it."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    programs = {name: shutil.which(name, path=path) for name in ("munged", "slurmctld", "slurmd")}
+    if None in programs.values() or os.geteuid():
+        missing("needs SLURM and root: apt-get install slurmctld slurmd slurm-client munge")
+    munged, controller, node = map(str, programs.values())
+    key, socket_ = folder / "munge.key", folder / "munge.socket"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o400)
+    folder.chmod(0o711)
+    ports, host = (free_port(), free_port()), socket.gethostname().partition(".")[0]
+    (folder / "slurm.conf").write_text(
+        f"ClusterName=rnnmt\nSlurmctldHost={host}(127.0.0.1)\nSlurmUser=root\n"
+        f"SlurmctldPort={ports[0]}\nSlurmdPort={ports[1]}\n"
+        f"AuthType=auth/munge\nCredType=cred/munge\nAuthInfo=socket={socket_}\n"
+        f"StateSaveLocation={folder}/state\nSlurmdSpoolDir={folder}/spool\n"
+        f"SlurmctldPidFile={folder}/slurmctld.pid\nSlurmdPidFile={folder}/slurmd.pid\n"
+        "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nMpiDefault=none\n"
+        "SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\nReturnToService=2\n"
+        f"NodeName={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()}\n"
+        f"PartitionName=here Nodes={host} Default=YES\n",
+        encoding="utf-8",
+    )
+    environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+    authentication = [munged, "--force", f"--socket={socket_}", f"--key-file={key}"]
+    files = [f"--{kind}-file={folder}/munge.{kind}" for kind in ("pid", "log", "seed")]
+    subprocess.run([*authentication, *files], check=True)
+    try:
+        with (
+            open(folder / "log", "w", encoding="utf-8") as log,
+            running([controller, "-D"], ports[0], log, KEYS | environment),
+            running([node, "-D"], ports[1], log, KEYS | environment),
+        ):
+            yield environment
+    finally:
+        subprocess.run([*authentication, "--stop"], check=True)

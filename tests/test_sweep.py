@@ -16,7 +16,7 @@ import pytest
 from clones import Clone, fails, run
 from rnnmt import sweep
 from rnnmt.errors import UserError
-from servers import KEYS
+from servers import KEYS, slurm
 
 SWEEP = ("rnnmt", "sweep")
 SUBMIT = (
@@ -185,3 +185,40 @@ def test_all_are_trained_and_a_failing_one_is_named(
     assert "not done: crowd-1;" in said
     printed = run("dvc", "repro", "-s", "decode@pair-1", cwd=clone.folder, env=clone.environment)
     assert "Running stage" not in printed
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_slurm_trains_them(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As an array of jobs, and one model by the two tasks of a job."""
+    values = clone.settings()
+    values["train"]["max_epochs"] = 1
+    values["variants"] = {"one": {}, "pair": {"processes": 2}}
+    clone.write(values)
+    run(
+        "dvc",
+        "remote",
+        "add",
+        "-d",
+        "s",
+        str(tmp_path_factory.mktemp("s")),
+        cwd=clone.folder,
+        env=KEYS,
+    )
+    clone.repro("tokenize")
+    run("dvc", "push", "-q", cwd=clone.folder, env=KEYS)
+    with slurm(tmp_path_factory.mktemp("slurm")) as cluster:
+        environment = clone.environment | cluster
+        options = ("--slurm", "logs", "--option", "partition=here", "--minutes", "20")
+        said = run(*SWEEP, *options, cwd=clone.folder, env=environment)
+        assert "one-1: done" in said
+        assert "pair-1: done" in said
+        stages = ("decode@one-1", "decode@pair-1")
+        printed = run("dvc", "repro", "-s", *stages, cwd=clone.folder, env=environment)
+        assert "Running stage" not in printed
+        weights = clone.folder / "models/small/pair-1/weights.pt"
+        before = weights.read_bytes()
+        weights.unlink()
+        task = (sys.executable, "-m", "rnnmt.stages.train", "pair", "1")
+        run("srun", "--ntasks-per-node=2", *task, cwd=clone.folder, env=environment)
+        assert weights.read_bytes() == before
