@@ -388,7 +388,7 @@ def test_slow_clients_are_hung_up_on(
 ) -> None:
     """Idle, with half a head, as a second request too, or a body that nobody wants."""
     monkeypatch.setattr(service, "CONNECTIONS", 5)
-    with within(models / "one", seconds=1) as client, contextlib.ExitStack() as stack:
+    with within(models / "one", seconds=3) as client, contextlib.ExitStack() as stack:
         address = ("127.0.0.1", client.port)
         slow = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(5)]
         for connection in slow:

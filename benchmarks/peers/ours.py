@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from gate import Gate, arguments, read_lines
 from rnnmt import params
 
 # Before torch is imported; as in the stages train and decode.
-params.use_threads(shapes=48 if arguments().model is None else 1024)
+params.use_threads(shapes=1024 if "--model" in sys.argv else 48)
 
 from rnnmt.model.folder import load_model  # noqa: E402
 from rnnmt.search.sets import in_batches, timed  # noqa: E402
