@@ -195,16 +195,8 @@ def test_slurm_trains_them(clone: Clone, tmp_path_factory: pytest.TempPathFactor
     values["train"]["max_epochs"] = 1
     values["variants"] = {"one": {}, "pair": {"processes": 2}}
     clone.write(values)
-    run(
-        "dvc",
-        "remote",
-        "add",
-        "-d",
-        "s",
-        str(tmp_path_factory.mktemp("s")),
-        cwd=clone.folder,
-        env=KEYS,
-    )
+    store = str(tmp_path_factory.mktemp("store"))
+    run("dvc", "remote", "add", "-d", "s", store, cwd=clone.folder, env=KEYS)
     clone.repro("tokenize")
     run("dvc", "push", "-q", cwd=clone.folder, env=KEYS)
     with slurm(tmp_path_factory.mktemp("slurm")) as cluster:
