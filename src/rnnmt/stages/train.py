@@ -81,7 +81,20 @@ def _share(settings: TrainSettings) -> Share:
             f"{started} processes were started, but train.processes x train.nodes is {processes}: "
             "the two have to agree"
         )
+    if "RANK" not in os.environ and _by_srun():
+        _check_srun(settings)
     return Share(int(rank), processes)
+
+
+def _check_srun(settings: TrainSettings) -> None:
+    """Lightning counts nodes and tasks on each, and knows neither from --ntasks."""
+    nodes, tasks = os.environ.get("SLURM_NNODES", "1"), os.environ.get("SLURM_NTASKS_PER_NODE")
+    if (nodes, tasks) != (str(settings.nodes), str(settings.processes)):
+        raise UserError(
+            f"srun has started {tasks or 'an unsaid number of'} tasks on each of {nodes} nodes: "
+            f"give it --nodes {settings.nodes} --ntasks-per-node {settings.processes}, as "
+            "train.nodes and train.processes say"
+        )
 
 
 def _environment() -> ClusterEnvironment:
@@ -254,6 +267,7 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     mode = {"val/bleu": "max", "val/loss": "min"}[settings.monitor]
     best = Best(
