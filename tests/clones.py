@@ -130,8 +130,8 @@ class Clone:
         patterns = ("data/small/**/*", "models/small/*/*", "reports/small/**/*")
         files = {f for p in patterns for f in self.folder.glob(p) if f.is_file()}
         measured = (
-            "summary.json", "comparison.md", "comparison.json", "claims.md", "claims.json",
-            "index.html", "cost.svg", "cost.csv", "mlflow-runs.js",
+            "summary.json", "comparison.md", "ablation.md", "comparison.json", "claims.md",
+            "claims.json", "index.html", "cost.svg", "cost.csv", "mlflow-runs.js",
         )  # fmt: skip
         return {
             str(f.relative_to(self.folder)): hashlib.md5(f.read_bytes()).hexdigest()

@@ -58,7 +58,7 @@ def made(
         f"{name}-1": about(name, {})["settings"]["model"] | ({} if translated else found)
         for name, found in of.items()
     }
-    evidence = Evidence(wanted, runs, comparison, analyses, memory or [], True, SCORING)
+    evidence = Evidence(wanted, runs, comparison, {}, analyses, memory or [], True, SCORING)
     if translated:
         for name, right in of.items():
             evidence._statistics.update(statistics(f"{name}-1", right, wanted))

@@ -188,6 +188,8 @@ def test_one_run_in_mlflow_has_every_epoch_once(clone: Clone) -> None:
         ("nodes", {}, "start this stage on each node"),
         ("two", {"RANK": "0", "WORLD_SIZE": "3"}, "3 processes were started"),
         ("crowd", {"RANK": "0", "WORLD_SIZE": "31"}, "more than the 30 validation sentences"),
+        ("two", {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, "--nodes 1 --ntasks-per-node 2"),
+        ("nodes", slurm(2, 0), "--nodes 2 --ntasks-per-node 1"),
     ],
 )
 def test_what_cannot_be_is_said(

@@ -96,6 +96,30 @@ def test_the_report_can_be_read(done: Path) -> None:
     assert sum("812,345" in row for row in rows) == len(ERRORS)
 
 
+def rows(text: str) -> list[list[str]]:
+    """The cells of a Markdown table's lines, its head and rule left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_one_setting_at_a_time(done: Path) -> None:
+    found = rows((done / "ablation.md").read_text(encoding="utf-8"))
+    assert [row[:3] for row in found] == [
+        ["attention: dot → additive", "lstm-additive", "lstm-dot"],
+        ["attention: none → additive", "lstm-additive", "lstm"],
+        ["attention: none → dot", "lstm-dot", "lstm"],
+    ]
+    tested = {(t["variant"], t["split"]): t for t in read(done / "comparison.json")["tests"]["best"]}
+    best = read(done / "comparison.json")["best"]
+    for _, variant, baseline, time, valid, *points in found:
+        assert time == "1.00 ×"
+        gain = [read(done / f"scores/{v}-1.json")["valid"]["bleu"] for v in (variant, baseline)]
+        assert float(valid) == pytest.approx(gain[0] - gain[1], abs=0.06)
+        if variant == best:
+            split = tested[baseline, "test"]
+            assert float(points[0].strip("*")) == pytest.approx(-split["difference"], abs=0.06)
+
+
 def test_two_runs_write_the_same_bytes(done: Path, tmp_path: Path) -> None:
     run_all(lab(tmp_path))
     again = tmp_path / "reports/bundled"
@@ -114,6 +138,8 @@ def test_several_seeds(tmp_path: Path) -> None:
     gains = [scores["bleu"] - scores["bleu_greedy"] for scores in of_seeds]
     pairs = read(reports / "comparison.json")["tests"]["beam"]
     assert pairs[0]["difference"] == pytest.approx(sum(gains) / 2, abs=0.02)
+    ablation = (reports / "ablation.md").read_text(encoding="utf-8")
+    assert all("(sd " in row[4] for row in rows(ablation))
 
 
 def test_errors_name_the_stage_to_run(tmp_path: Path) -> None:

@@ -359,7 +359,11 @@ def test_the_models_of_all_seeds_translate_together(clone: Clone, tmp_path: Path
     settings = other.settings()
     one = {"lstm-general": settings["variants"]["lstm-general"]}
     other.write(settings | {"seeds": [1, 2], "variants": one})
-    other.repro("ensemble", "evaluate@lstm-general-2")
+    other.repro("report")
+    page = (other.folder / "reports/small/index.html").read_text()
+    assert "One variant, trained 2 times" in page
+    assert "Which differences are real" not in page  # there are none
+    together = page.partition("The models of all seeds together")[2].partition("</table>")[0]
     report = json.loads((other.folder / "reports/small/ensembles.json").read_text())
     scores = report["variants"]["lstm-general"]["scores"]
     assert set(scores) == {"valid", "test", "test_long"}
@@ -379,6 +383,7 @@ def test_the_models_of_all_seeds_translate_together(clone: Clone, tmp_path: Path
         members = [each[split]["bleu"] for each in own]
         assert score["members"] == pytest.approx(sum(members) / 2, abs=0.011)
         assert score["best_member"] == max(members)
+        assert f"<b>{score['bleu']:.1f}</b>" in together
         assert 0 < score["p"] <= 1
     text = (tokens / "test.source.txt").read_text()
     command = ["rnnmt", "translate", "--threads", "1", "--model", *models]

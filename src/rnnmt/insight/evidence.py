@@ -30,6 +30,7 @@ class Evidence:
     wanted: References
     runs: dict[str, Run]
     comparison: dict[str, Any]  # comparison.json
+    ensembles: dict[str, Any]  # of ensembles.json, by variant; empty with one seed
     analyses: dict[str, dict[str, Any]]  # analysis/RUN.json
     memory: list[dict[str, Any]]  # analysis/memory.json
     links_are_true: bool
@@ -131,6 +132,7 @@ def gather(
         references(corpus),
         runs,
         _json(folder / "comparison.json", "compare"),
+        _json(folder / "ensembles.json", "ensemble")["variants"],
         {run: _json(folder / "analysis" / f"{run}.json", f"analyze@{run}") for run in runs},
         _json(folder / "analysis" / "memory.json", "memory")["results"],
         links["links"] == "true",

@@ -56,8 +56,9 @@ def draw(evidence: Evidence, significance: Sequence[dict[str, Any]]) -> list[Pic
             figure = make(evidence)
             if figure is not None:
                 made.append(Picture(file, title, " ".join(caption.split()), to_svg(figure)))
-        figure = _significance(evidence, significance)
-        made.append(Picture("significance.svg", *_SIGNIFICANCE, to_svg(figure)))
+        if significance:
+            figure = _significance(evidence, significance)
+            made.append(Picture("significance.svg", *_SIGNIFICANCE, to_svg(figure)))
     return made
 
 
@@ -559,7 +560,7 @@ def _significance(evidence: Evidence, tests: Sequence[dict[str, Any]]) -> Figure
     for test in tests:
         a, b = names.index(test["variant"]), names.index(test["baseline"])
         values[a, b], values[b, a] = test["difference"], -test["difference"]
-    largest = float(np.nanmax(np.abs(values))) if len(tests) else 1.0
+    largest = float(np.nanmax(np.abs(values)))
     heat(panel, values, names, names, "+.1f", cmap="PuOr", vmin=-largest, vmax=largest)
     for test in tests:
         if test["p_holm"] >= 1 - evidence.scoring.confidence:

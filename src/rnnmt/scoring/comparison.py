@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 from rnnmt.scoring.settings import EvaluateSettings, References, remake
@@ -76,6 +77,22 @@ def twins(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
     ]
 
 
+def ablations(variants: Sequence[Variant]) -> list[tuple[Variant, Variant, str]]:
+    """Each two variants that differ in one setting alone, the later one first, and in which."""
+
+    def settings(variant: Variant) -> dict[str, Any]:
+        return {**variant.settings["model"], **(variant.settings.get("train") or {})}
+
+    found = []
+    for before, after in combinations(variants, 2):
+        old, new = settings(before), settings(after)
+        changed = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
+        if len(changed) == 1:
+            [key] = changed
+            found.append((after, before, f"{key}: {old.get(key)} → {new.get(key)}"))
+    return sorted(found, key=lambda each: each[2])
+
+
 def adjust(pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs of one table with Holm's adjusted p-values."""
     adjusted = holm([pair.p for pair in pairs])
@@ -127,6 +144,57 @@ def report(
         method(settings, len(seeds), signatures),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def ablation(
+    variants: Sequence[Variant],
+    pairs: Sequence[Pair],
+    wanted: References,
+    seeds: Sequence[int],
+    settings: EvaluateSettings,
+) -> str:
+    """The whole of ablation.md; `pairs` are the tests of all `ablations`."""
+    title = f"# {wanted.corpus}, {wanted.direction}: one setting at a time"
+    found = ablations(variants)
+    if not found:
+        return f"{title}\n\nNo two variants differ in one setting alone.\n"
+    head = ["setting", "variant", "against", "training", "valid"]
+    for split in wanted.tests:
+        head += [split, "p"]
+    rows = [
+        [
+            change,
+            *(cells := _pair_cells(row, settings))[:2],
+            f"{_ratio(after, before):.2f} ×",
+            spread(_gains(after, before, "valid"), 1, sign="+"),
+            *cells[2:],
+        ]
+        for (after, before, change), row in zip(found, _by_row(pairs), strict=True)
+    ]
+    several = ", the mean over the seeds and their standard deviation" if len(seeds) > 1 else ""
+    parts = [
+        title,
+        f"Made by `{remake('')}`, with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. "
+        "All pairs of variants that differ in one setting. BLEU points with beam search, variant "
+        f"minus the one against which it stands{several}; training: its time as a multiple of the "
+        "other's. Scores and times of each are in [comparison.md](comparison.md).",
+        markdown(head, rows, left=3),
+        f"p and **bold** as there, adjusted for the {len(pairs)} tests of this table; `valid` has "
+        "no test, and is what settings should be chosen by.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _ratio(variant: Variant, baseline: Variant) -> float:
+    """How many times as long one trained as the other."""
+    seconds = [[run["seconds"] for run in one.training] for one in (variant, baseline)]
+    return statistics.mean(seconds[0]) / statistics.mean(seconds[1])
+
+
+def _gains(variant: Variant, baseline: Variant, split: str) -> list[float]:
+    """BLEU points of beam search, one difference for each seed."""
+    both = (one.values(split, "beam", "bleu") for one in (variant, baseline))
+    return [a - b for a, b in zip(*both, strict=True)]
 
 
 def main_table(variants: Sequence[Variant], tests: Sequence[str], winner: str) -> str:
@@ -234,9 +302,9 @@ def rate(decoding: Mapping[str, Any], search: str) -> float:
     return float(sum(p["sentences"] for p in done) / max(sum(p["seconds"] for p in done), 1e-9))
 
 
-def spread(values: Sequence[float], digits: int) -> str:
+def spread(values: Sequence[float], digits: int, sign: str = "") -> str:
     """The mean, and with several seeds the standard deviation."""
-    text = f"{statistics.mean(values):,.{digits}f}"
+    text = f"{statistics.mean(values):{sign},.{digits}f}"
     return f"{text} (sd {statistics.stdev(values):,.{digits}f})" if len(values) > 1 else text
 
 

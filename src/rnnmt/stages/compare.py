@@ -1,6 +1,7 @@
 """`python -m rnnmt.stages.compare`: all variants side by side, and which differences are real.
 
-Writes `reports/NAME/comparison.md`, to be read, and `comparison.json`, the numbers behind it.
+Writes `reports/NAME/comparison.md` and `ablation.md`, one setting at a time, to be read, and
+`comparison.json`, the numbers behind them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def main() -> None:
     variants = [read_variant(name, of_seeds) for name, of_seeds in runs.items()]
     tables = paired_tables(variants, read_statistics(runs, wanted), wanted, settings)
     signatures = {name: metrics.signature(name) for name in metrics.METRICS}
-    text = comparison.report(variants, tables, wanted, seeds, signatures, settings)
+    texts = {
+        "comparison.md": comparison.report(variants, tables, wanted, seeds, signatures, settings),
+        "ablation.md": comparison.ablation(variants, tables["ablation"], wanted, seeds, settings),
+    }
     write_json(
         reports(wanted.corpus) / "comparison.json",
         {
@@ -57,8 +61,9 @@ def main() -> None:
             "tests": {name: [_rounded(one) for one in pairs] for name, pairs in tables.items()},
         },
     )
-    path = reports(wanted.corpus) / "comparison.md"
-    path.write_text(text, encoding="utf-8", newline="\n")
+    for name, text in texts.items():
+        path = reports(wanted.corpus) / name
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_variant(name: str, runs: list[Run]) -> Variant:
@@ -90,10 +95,11 @@ def read_statistics(runs: dict[str, list[Run]], wanted: References) -> Statistic
 def paired_tables(
     variants: list[Variant], found: Statistics, wanted: References, settings: EvaluateSettings
 ) -> dict[str, list[Pair]]:
-    """The three tables of paired tests, each adjusted for the number of its tests."""
+    """The four tables of paired tests, each adjusted for the number of its tests."""
     winner = comparison.best(variants).name
     others = [variant.name for variant in variants if variant.name != winner]
     twins = [(variant.name, twin.name) for variant, twin in comparison.twins(variants)]
+    single = [(after.name, before.name) for after, before, _ in comparison.ablations(variants)]
     names = [variant.name for variant in variants]
 
     def table(sides: Iterable[tuple[Side, Side]]) -> list[Pair]:
@@ -105,6 +111,7 @@ def paired_tables(
         "best": table(((name, "beam"), (winner, "beam")) for name in others),
         "attention": table(((name, "beam"), (twin, "beam")) for name, twin in twins),
         "beam": table(((name, "beam"), (name, "greedy")) for name in names),
+        "ablation": table(((name, "beam"), (other, "beam")) for name, other in single),
     }
 
 
