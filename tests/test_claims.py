@@ -15,6 +15,7 @@ from rnnmt.insight.claims import CONTRADICTED, OPEN, STATEMENTS, SUPPORTED, Clai
 from rnnmt.insight.evidence import Evidence
 from rnnmt.scoring import metrics
 from rnnmt.scoring.settings import EvaluateSettings, References, Run
+from rnnmt.scoring.significance import trials
 from rnnmt.stages import report
 
 SENTENCES = 60
@@ -418,6 +419,6 @@ def test_the_page_says_how_much_of_the_data_was_read() -> None:
 def test_one_clear_difference_of_many_can_be_significant(variants: int, confidence: float) -> None:
     count = variants * (variants - 1) // 2
     settings = SCORING.model_copy(update={"confidence": confidence})
-    samples = report.trials(count, settings)
+    samples = trials(count, settings.bootstrap_samples, settings.confidence)
     assert samples >= settings.bootstrap_samples
     assert count / (samples + 1) < 1 - confidence

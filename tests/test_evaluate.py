@@ -120,6 +120,17 @@ def test_one_setting_at_a_time(done: Path) -> None:
             assert float(points[0].strip("*")) == pytest.approx(-split["difference"], abs=0.06)
 
 
+def test_a_precision_that_the_processor_lacked_is_no_part_of_a_setting(tmp_path: Path) -> None:
+    folder = lab(tmp_path)
+    for variant in ERRORS:
+        file = folder / f"models/bundled/{variant}-1/summary.json"
+        used = "bfloat16" if variant == "lstm-dot" else "float32"
+        file.write_text(json.dumps(read(file) | {"precision": used}))
+    run_all(folder)
+    found = rows((folder / "reports/bundled/ablation.md").read_text(encoding="utf-8"))
+    assert [row[0] for row in found] == ["attention: none → additive"]
+
+
 def test_two_runs_write_the_same_bytes(done: Path, tmp_path: Path) -> None:
     run_all(lab(tmp_path))
     again = tmp_path / "reports/bundled"

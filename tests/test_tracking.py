@@ -556,13 +556,16 @@ def test_the_report_is_a_run_of_its_own_and_its_page_finds_the_others(root: Path
     (folder / "index.html").write_text("<p>")
     (folder / "claims.md").write_text("# claims\n")
     (folder / "claims.json").write_text('{"a": {"verdict": "not supported"}}')
+    (folder / "ablation.md").write_text("# one setting at a time\n")
+    (folder / "comparison.json").write_text("{}")
     for _ in range(2):
         sync()
     client = client_of(root)
     (summary,) = (run for run in all_runs(root) if run.info.run_name == "summary")
     assert summary.data.metrics == {"claims/not_supported": 1}
     kept = {file.path for file in client.list_artifacts(summary.info.run_id)}
-    assert kept == {"index.html", "claims.md", "claims.json", "comparison.md", "figures"}
+    linked = {"ablation.md", "comparison.json"}  # by the page
+    assert kept == {"index.html", "claims.md", "claims.json", "comparison.md", "figures", *linked}
     pictures = client.list_artifacts(of_model.info.run_id, "pictures")
     assert [file.path for file in pictures] == ["pictures/attention-01.svg"]
     links = (folder / "mlflow-runs.js").read_text()

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
 from rnnmt.errors import UserError
 
+# Vowel signs and points are parts of words, and to Python no letters.
+_MARKS = "".join(c for c in map(chr, range(0x300, 0x1F000)) if unicodedata.category(c)[0] == "M")
+_LETTERS = rf"[\w{_MARKS}]+"
 # An elided word ends with its apostrophe: "l'" "eau"; the English genitive begins with its own.
-_WORD = re.compile(r"\w+(?:-\w+)*(?:['’](?!s\b))?|['’]s\b|[^\w\s]")
+_WORD = re.compile(rf"{_LETTERS}(?:-{_LETTERS})*(?:['’](?!s\b))?|['’]s\b|[^\w\s{_MARKS}]")
 
 Link = tuple[int, int]  # the place of a source word, and of a target word
 
@@ -36,6 +40,11 @@ def words(text: str) -> list[str]:
 def spans(text: str) -> list[tuple[int, int]]:
     """Where each of the `words` begins and ends."""
     return [match.span() for match in _WORD.finditer(text)]
+
+
+def ends_in_letter(word: str) -> bool:
+    """Neither a punctuation mark nor what an apostrophe cuts off."""
+    return word[-1].isalnum() or word[-1] in _MARKS
 
 
 def to_json(links: Links) -> str:

@@ -22,6 +22,7 @@ from rnnmt.insight.pairs import fraction
 from rnnmt.insight.pictures import INK, LINE, PAPER, Picture
 from rnnmt.insight.slices import examples
 from rnnmt.scoring import comparison, metrics
+from rnnmt.scoring.settings import remake
 
 EXTREMES = 5  # best and worst sentences
 COMPARED = 200  # words of a translation, at most
@@ -300,9 +301,8 @@ def reproduce(evidence: Evidence) -> dict[str, Any]:
     lock = Path("requirements.lock")
     lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
     pins = dict(line.split()[0].split("==") for line in lines if "==" in line)
-    recipe = Path("recipes", f"{evidence.corpus}.yaml").exists()
     return {
-        "command": f"make repro RECIPE={evidence.corpus}" if recipe else "make repro",
+        "command": remake(""),
         "data": settings["data"],
         "code": settings["code"],
         "versions": {name: pins[name] for name in _LOCKED if name in pins},

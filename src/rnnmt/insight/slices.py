@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnmt.corpora.words import Links, words
+from rnnmt.corpora.words import Links, ends_in_letter, words
 from rnnmt.insight.alignment import kendall_tau
 from rnnmt.scoring import metrics
 from rnnmt.scoring.metrics import Array
@@ -27,7 +27,7 @@ BINS = 5  # of sentence lengths, in each test set
 
 def lengths(sources: Sequence[str]) -> Ints:
     """The words of each sentence, punctuation left out."""
-    return np.array([sum(word[-1].isalnum() for word in words(text)) for text in sources])
+    return np.array([sum(map(ends_in_letter, words(text))) for text in sources])
 
 
 def length_bins(sizes: Ints) -> list[tuple[int, int]]:

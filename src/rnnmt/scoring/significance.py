@@ -6,6 +6,7 @@ the models as they were trained. How much another training seed changes is seen 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,6 +30,14 @@ def interval(
         scores[i] = score(times @ statistics)
     low, high = np.quantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def trials(tests: int, samples: int, confidence: float) -> int:
+    """`samples`, or as many as let one clear difference among so many `tests` be significant.
+
+    The smallest p that there can be, adjusted for all tests, is then half of the level at most.
+    """
+    return max(samples, math.ceil(2 * tests / (1 - confidence)))
 
 
 def paired_difference(a: Array, b: Array, score: Score) -> float:

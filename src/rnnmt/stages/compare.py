@@ -27,7 +27,7 @@ from rnnmt.scoring.settings import (
     reports,
     write_json,
 )
-from rnnmt.scoring.significance import paired_difference, paired_test
+from rnnmt.scoring.significance import paired_difference, paired_test, trials
 
 Side = tuple[str, str]  # a variant and a search: one of the two systems of a test
 Statistics = dict[tuple[str, str, str], Array]  # variant, search, split: (seeds, sentences, k)
@@ -67,11 +67,18 @@ def main() -> None:
 
 
 def read_variant(name: str, runs: list[Run]) -> Variant:
-    """One variant with all its seeds, from the files of train, decode and evaluate."""
+    """One variant with all its seeds, from the files of train, decode and evaluate.
+
+    Its precision is the one that was used: not every processor has the one that was asked for.
+    """
+    settings = {key: runs[0].settings().get(key) or {} for key in ("model", "train")}
+    training = [run.training() for run in runs]
+    if "precision" in training[0]:
+        settings["train"] |= {"precision": training[0]["precision"]}
     return Variant(
         name=name,
-        settings={key: runs[0].settings().get(key) for key in ("model", "train")},
-        training=[run.training() for run in runs],
+        settings=settings,
+        training=training,
         decoding=[run.decoding() for run in runs],
         scores=[run.detail()["scores"] for run in runs],
     )
@@ -103,9 +110,9 @@ def paired_tables(
     names = [variant.name for variant in variants]
 
     def table(sides: Iterable[tuple[Side, Side]]) -> list[Pair]:
-        return comparison.adjust(
-            [pair(a, b, split, found, settings) for a, b in sides for split in wanted.tests]
-        )
+        tests = [(a, b, split) for a, b in sides for split in wanted.tests]
+        samples = trials(len(tests), settings.bootstrap_samples, settings.confidence)
+        return comparison.adjust([pair(*test, found, samples, settings.seed) for test in tests])
 
     return {
         "best": table(((name, "beam"), (winner, "beam")) for name in others),
@@ -115,7 +122,7 @@ def paired_tables(
     }
 
 
-def pair(a: Side, b: Side, split: str, found: Statistics, settings: EvaluateSettings) -> Pair:
+def pair(a: Side, b: Side, split: str, found: Statistics, samples: int, seed: int) -> Pair:
     """Test one pair of systems on one test set."""
     x, y = found[(*a, split)], found[(*b, split)]
     return Pair(
@@ -123,7 +130,7 @@ def pair(a: Side, b: Side, split: str, found: Statistics, settings: EvaluateSett
         baseline=b[0] if a[0] != b[0] else b[1],  # of one variant: the other search
         split=split,
         difference=paired_difference(x, y, _BLEU),
-        p=paired_test(x, y, _BLEU, settings.bootstrap_samples, settings.seed),
+        p=paired_test(x, y, _BLEU, samples, seed),
     )
 
 

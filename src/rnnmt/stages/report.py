@@ -10,7 +10,6 @@ the numbers behind them as CSV. All being known now, MLflow's runs are completed
 from __future__ import annotations
 
 import csv
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from rnnmt.errors import end_with, run_stage
 from rnnmt.insight.settings import AnalyzeSettings
 from rnnmt.scoring import metrics
 from rnnmt.scoring.settings import EvaluateSettings, reports, write_json
-from rnnmt.scoring.significance import holm, paired_difference, paired_test
+from rnnmt.scoring.significance import holm, paired_difference, paired_test, trials
 
 if TYPE_CHECKING:
     from rnnmt.insight.evidence import Evidence
@@ -91,7 +90,7 @@ def every_pair(evidence: Evidence) -> list[Row]:
         for variant in evidence.variants
     }
     pairs = list(combinations(evidence.variants, 2))
-    samples = trials(len(pairs), settings)
+    samples = trials(len(pairs), settings.bootstrap_samples, settings.confidence)
     p_values = [paired_test(rows[a], rows[b], score, samples, settings.seed) for a, b in pairs]
     return [
         {
@@ -104,11 +103,6 @@ def every_pair(evidence: Evidence) -> list[Row]:
         }
         for (a, b), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True)
     ]
-
-
-def trials(pairs: int, settings: EvaluateSettings) -> int:
-    """So many that the smallest p there can be, times all pairs, is half of the level at most."""
-    return max(settings.bootstrap_samples, math.ceil(2 * pairs / (1 - settings.confidence)))
 
 
 def radii(evidence: Evidence) -> Iterator[Row]:

@@ -262,7 +262,9 @@ def read_report(corpus: str) -> Report | None:
     """None before there is a report."""
     folder = Path("reports", corpus)
     names = ["index.html", "claims.md", "claims.json", "comparison.md"]
-    files = [*(folder / name for name in names), *sorted((folder / "figures").glob("*.svg"))]
+    linked = [folder / name for name in ("ablation.md", "comparison.json")]  # by the page
+    files = [*(folder / name for name in names), *linked]
+    files += sorted((folder / "figures").glob("*.svg"))
     texts = {str(file.relative_to(folder)): _text(file) for file in files}
     if any(texts[name] is None for name in names):
         return None
