@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", help="a file of recipes/, without .yaml")
     recipe = parser.parse_args().recipe
     os.chdir(ROOT)
+    os.environ.pop("RNNMT_PARAMS", None)  # the argument says which recipe it is
     with alone():
         for left in Path("recipes").glob("*/dvc.yaml"):  # by a run that was killed
             left.unlink()
@@ -246,13 +247,24 @@ def check_recipe(recipe: str) -> None:
     if not Path("recipes", f"{recipe}.yaml").is_file():
         known = ", ".join(sorted(file.stem for file in Path("recipes").glob("*.yaml")))
         raise UserError(f"recipes/{recipe}.yaml: no such file; the recipes are {known}")
-    default = params.corpus_name()
-    os.environ["RNNMT_PARAMS"] = f"recipes/{recipe}.yaml"
-    if params.corpus_name() == default:
-        raise UserError(
-            f"{params.path()}: corpus.name: '{default}' is that of params.yaml too: with another "
-            "name, neither overwrites the other's models and reports"
-        )
+    file = Path("recipes", f"{recipe}.yaml")
+    names = {path: named(path) for path in (Path("params.yaml"), *Path("recipes").glob("*.yaml"))}
+    os.environ["RNNMT_PARAMS"] = str(file)
+    own = params.corpus_name()
+    for other, name in names.items():
+        if name == own and other != file:
+            raise UserError(
+                f"{file}: corpus.name: '{name}' is that of {other} too: with another name, "
+                "neither overwrites the other's models and reports"
+            )
+
+
+def named(settings: Path) -> str | None:
+    """The name of its corpus; None where it cannot be read, which is for its own run to say."""
+    os.environ["RNNMT_PARAMS"] = str(settings)
+    with contextlib.suppress(UserError):
+        return params.corpus_name()
+    return None
 
 
 def write_pipeline(recipe: str) -> Path:

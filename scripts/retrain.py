@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -35,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import repro
 
 from rnnmt import params
+from rnnmt.corpora import files
 from rnnmt.corpora import settings as corpora
 from rnnmt.errors import UserError, end_with_parent, run_main
 
@@ -46,7 +46,6 @@ LONGEST = 60_000  # characters of a pull request's text; GitHub takes 65,536
 SECONDS_TO_END = 60  # that a stage has, told to end
 DEMANDED = "workflow_dispatch"
 NEW_DATA = ("schedule", "repository_dispatch")  # events at which files may have changed
-OwnFiles = corpora.AlignedFiles | corpora.AlignedFilesToSplit | corpora.TsvFile
 
 
 def main() -> None:
@@ -162,12 +161,12 @@ def refresh(_: argparse.Namespace | None = None) -> int:
 
 def _refresh() -> str:
     file, corpus = params.path(), corpora.load()
-    if not isinstance(corpus, OwnFiles):
+    if not (own := corpora.own_files(corpus)):
         return f"{corpus.source} is pinned"
     try:
-        found = _version(corpus)
-    except OSError as error:
-        return f"not looked at: {error.filename}: {error.strerror}"
+        found = files.version(own)
+    except UserError as error:
+        return f"not looked at: {error}"
     if found == corpus.version:
         return "the data are the same"
     yaml = YAML()
@@ -181,15 +180,6 @@ def _refresh() -> str:
     shutil.copymode(file, part)
     part.replace(file)
     return "the data are new"
-
-
-def _version(corpus: OwnFiles) -> str:
-    digest = hashlib.sha256()
-    splits = {"": [corpus.tsv]} if isinstance(corpus, corpora.TsvFile) else corpus.splits
-    for path in (path for files in splits.values() for path in files):
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -245,7 +235,7 @@ def _retrain(experiment: Experiment, arguments: argparse.Namespace, deadline: fl
         # The stage `report` does so too, but single variants have none. Where MLflow is away it
         # says so, and nothing has failed.
         subprocess.run(["rnnmt", "sync"])
-        summary += _differences(experiment)
+        summary += _differences(experiment, variants)
     if code == 0 and (changed or promote):
         code = _gate(variants, promote, summary)
         changed = _changed(experiment)  # a champion has files
@@ -272,8 +262,9 @@ def _write(experiment: Experiment, summary: str) -> None:
     there = [name for name in experiment.outputs() if Path(name).exists()]
     _git("add", "--intent-to-add", "--", *there)
     experiment.patch.parent.mkdir(parents=True, exist_ok=True)
-    patch = _git("diff", "--binary", "HEAD", "--", *there)
-    experiment.patch.write_text(patch, encoding="utf-8")
+    prefixes = ("--src-prefix=a/", "--dst-prefix=b/")  # whatever the user's settings are
+    patch = _git("diff", "--binary", *prefixes, "HEAD", "--", *there)
+    experiment.patch.write_text(patch, encoding="utf-8", newline="")
     experiment.summary.write_text(summary + "\n", encoding="utf-8")
     _output("changed", "true")
 
@@ -333,7 +324,7 @@ def _push() -> None:
         raise UserError("dvc push has failed; its lines above say why")
 
 
-def _differences(experiment: Experiment) -> Iterator[str]:
+def _differences(experiment: Experiment, variants: Sequence[str]) -> Iterator[str]:
     """What has changed in the settings since its last results, and in the metrics.
 
     Files are named: of a recipe DVC knows no earlier pipeline, and would call everything new.
@@ -344,6 +335,9 @@ def _differences(experiment: Experiment) -> Iterator[str]:
     scores = [file for file in scores if not file.endswith(".detail.json")]
     if scores:
         yield from _table("Metrics", "metrics", "HEAD", scores)
+    if variants:
+        yield "Single variants: nothing has been compared or reported anew."
+        return
     if (comparison := report / "comparison.md").exists():
         text = comparison.read_text(encoding="utf-8").replace("\n#", "\n##").lstrip("#")
         yield f"## {text.strip()}"
@@ -407,12 +401,19 @@ def _commit(experiment: Experiment, base: str, start: str) -> None:
     with experiment.chosen():
         own = experiment.outputs()
     branch = experiment.branch(base)
-    _git("switch", "--quiet", "--force-create", branch, start)
-    _git("apply", "--index", str(experiment.patch))
-    if foreign := sorted(_foreign(own)):
-        raise UserError(f"{experiment.patch}: changes more than results: {', '.join(foreign)}")
-    _git("commit", "--quiet", "--message", f"Results of {experiment.recipe or 'params.yaml'}")
-    _git("push", "--quiet", "--force", "origin", branch)
+    # In an index of its own: where `train` has run, the results lie in the folder already.
+    os.environ["GIT_INDEX_FILE"] = str((OUT / "index").absolute())
+    try:
+        _git("read-tree", start)
+        _git("apply", "--cached", str(experiment.patch))
+        if foreign := sorted(_foreign(own)):
+            raise UserError(f"{experiment.patch}: changes more than results: {', '.join(foreign)}")
+        tree = _git("write-tree").strip()
+        message = f"Results of {experiment.recipe or 'params.yaml'}"
+        commit = _git("commit-tree", tree, "-p", start, "-m", message).strip()
+    finally:
+        del os.environ["GIT_INDEX_FILE"]
+    _git("push", "--quiet", "--force", "origin", f"{commit}:refs/heads/{branch}")
 
 
 def _foreign(own: Sequence[str]) -> Iterator[str]:
@@ -469,10 +470,10 @@ def _say(text: str) -> None:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], stdout=subprocess.PIPE, encoding="utf-8")
+    done = subprocess.run(["git", *arguments], stdout=subprocess.PIPE)
     if done.returncode:
         raise UserError(f"git {arguments[0]} has failed; its lines above say why")
-    return done.stdout
+    return done.stdout.decode()  # as it is: a patch may hold \r
 
 
 def _run(*command: str) -> None:

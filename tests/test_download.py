@@ -630,6 +630,36 @@ def test_what_no_corpus_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert settings.load().version is None
 
 
+@pytest.mark.parametrize("output", ["raw", "tokens", "links"])
+def test_own_files_are_not_where_the_pipeline_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    corpus = tsv(tmp_path, [])
+    for file, allowed in ((f"data/{corpus['name']}/{output}/a.tsv", False), ("data/a.tsv", True)):
+        configure(tmp_path, corpus | {"tsv": file})
+        if allowed:
+            assert settings.load()
+            continue
+        with pytest.raises(UserError, match=rf"{file}: the pipeline removes data/.*/{output} "):
+            settings.load()
+
+
+def test_a_version_is_of_the_files_that_it_was_taken_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    corpus = tsv(tmp_path, [f"source {n}\ttarget {n}" for n in range(9)])
+    version = files.version([corpus["tsv"]])
+    assert run(tmp_path, corpus | {"version": version}).returncode == 0
+    with Path(corpus["tsv"]).open("a", encoding="utf-8") as file:
+        file.write("another\tone\n")
+    result = run(tmp_path, corpus | {"version": version})
+    assert result.returncode == 1
+    assert "these files are not those that it was taken from" in result.stderr
+    assert run(tmp_path, corpus | {"version": "mine"}).returncode == 0
+
+
 def test_tsv_settings_need_sizes_of_what_is_held_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

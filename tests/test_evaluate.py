@@ -109,8 +109,9 @@ def test_one_setting_at_a_time(done: Path) -> None:
         ["attention: none → additive", "lstm-additive", "lstm"],
         ["attention: none → dot", "lstm-dot", "lstm"],
     ]
-    tested = {(t["variant"], t["split"]): t for t in read(done / "comparison.json")["tests"]["best"]}
-    best = read(done / "comparison.json")["best"]
+    comparison = read(done / "comparison.json")
+    tested = {(t["variant"], t["split"]): t for t in comparison["tests"]["best"]}
+    best = comparison["best"]
     for _, variant, baseline, time, valid, *points in found:
         assert time == "1.00 ×"
         gain = [read(done / f"scores/{v}-1.json")["valid"]["bleu"] for v in (variant, baseline)]

@@ -141,6 +141,7 @@ def test_the_correlation_time_of_waves() -> None:
         ("L'éléphant qui a bu.", ["L'", "éléphant", "qui", "a", "bu", "."]),
         ("The fisherman's big cat", ["The", "fisherman", "'s", "big", "cat"]),
         ("Quand boit-il?", ["Quand", "boit-il", "?"]),
+        ("می\u200cخواهم کتاب", ["می\u200cخواهم", "کتاب"]),
         ("यह एक छोटा वाक्य है।", ["यह", "एक", "छोटा", "वाक्य", "है", "।"]),
         ("", []),
     ],

@@ -410,6 +410,12 @@ def test_a_model_translates_alone_and_as_decode_did(clone: Clone, tmp_path: Path
     assert [len(line) for line in fields] == [4, 4, 4]
     assert fields[0][2] == beam.read_text().splitlines()[0]
     assert all("=" in pair for pair in fields[0][3].split(" "))
+    text = f"{source[0]}\n\n{source[1]}\n"
+    printed = run(*command, "--nbest", "3", cwd=tmp_path, env=clone.environment, text=text)
+    lines = printed.split("\n")
+    assert [lines[0], lines[6]] == beam.read_text().splitlines()[:2]
+    assert lines[3:6] == ["", "", ""]
+    assert len(lines) == 10
 
 
 def test_the_runs_in_mlflow_are_complete_without_rnnmt_sync(clone: Clone) -> None:
@@ -452,6 +458,7 @@ def test_translate_says_what_is_wrong(clone: Clone, tmp_path: Path) -> None:
 
     model = str(clone.folder / "models/small/gru-1")
     assert "no such file" in fails("--model", "nowhere")
+    assert "no such file" in fails("--model", "nowhere", "--model", model)
     assert "--nbest 9 cannot exceed --beam 5" in fails("--model", model, "--nbest", "9")
     assert "standard input:2: not UTF-8" in fails("--model", model, text=b"a\n\xff\n")
 

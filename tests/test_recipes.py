@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from clones import Clone, run, shrink
+from clones import Clone, fails, run, shrink
 from closure import ROOT
 from rnnmt.dataset.store import open_split
 
@@ -39,10 +39,12 @@ def shrunk(recipe: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which `make repro` of a recipe has run once."""
+    """A clone in which `make repro` of a recipe has run once; the others share its corpus."""
     made = Clone(tmp_path_factory.mktemp("clone"))
-    for recipe in (WHOLE, *OTHERS):
-        made.write(shrunk(recipe), f"recipes/{recipe}.yaml")
+    made.write(shrunk(WHOLE), f"recipes/{WHOLE}.yaml")
+    (made.folder / "shrunk").mkdir()
+    for recipe in OTHERS:
+        made.write(shrunk(recipe), f"shrunk/{recipe}.yaml")
     made.make_repro(WHOLE)
     return made
 
@@ -56,13 +58,24 @@ def test_make_repro_runs_a_recipe_once_beside_params_yaml(clone: Clone) -> None:
     assert clone.settings() == shrink(read("params.yaml"))
 
 
+def test_two_recipes_of_one_name_would_overwrite_each_other(clone: Clone) -> None:
+    """Whatever the shell takes for the settings of other commands."""
+    copy = clone.folder / "recipes/copy.yaml"
+    copy.write_text((clone.folder / f"recipes/{WHOLE}.yaml").read_text())
+    environment = clone.environment | {"RNNMT_PARAMS": f"recipes/{WHOLE}.yaml"}
+    command = (sys.executable, "scripts/repro.py", "copy")
+    said = fails(*command, cwd=clone.folder, env=environment)
+    copy.unlink()
+    assert f"recipes/copy.yaml: corpus.name: 'shrunk' is that of recipes/{WHOLE}.yaml too" in said
+
+
 @pytest.mark.parametrize("recipe", OTHERS)
 def test_every_recipe_trains_and_translates(recipe: str, clone: Clone) -> None:
     """With its own settings of model, training and search."""
     settings = shrunk(recipe)
     ((variant, own),) = settings["variants"].items()
     (seed,) = settings["seeds"]
-    environment = clone.environment | {"RNNMT_PARAMS": f"recipes/{recipe}.yaml"}
+    environment = clone.environment | {"RNNMT_PARAMS": f"shrunk/{recipe}.yaml"}
     for stage in ("train", "decode"):
         command = (sys.executable, "-m", f"rnnmt.stages.{stage}", variant, str(seed))
         run(*command, cwd=clone.folder, env=environment)

@@ -475,8 +475,10 @@ def test_the_differences_of_a_recipe_are_its_own(
     (tmp_path / "reports/other/figures/one.svg").write_text("")
     recipe = retrain.Experiment("other")
     with recipe.at_hand():
-        parameters, metrics, comparison, pictures = retrain._differences(recipe)
+        parameters, metrics, comparison, pictures = retrain._differences(recipe, [])
         assert comparison == "## other, en-fr\n\n### `test`"
+        *_, instead = retrain._differences(recipe, ["gru"])
+        assert instead == "Single variants: nothing has been compared or reported anew."
         assert [row.split("|")[2].strip() for row in parameters.splitlines()[4:]] == ["decode.beam"]
         (row,) = metrics.splitlines()[4:]
         assert [cell.strip() for cell in row.split("|")[1:-1]] == [
@@ -597,6 +599,16 @@ def test_only_results_are_proposed(tmp_path: Path) -> None:
     assert "reports/small/link" in proposed(HOSTILE["links"])
     proposed(GOOD)
     assert lab.gh.exists()
+    here = Runner(lab)  # in which `train` has just run
+    (here.folder / "reports/small").mkdir(parents=True, exist_ok=True)
+    (here.folder / "work/retrain/default").mkdir(parents=True)
+    (here.folder / "work/retrain/default/changes.patch").write_text(GOOD)
+    (here.folder / "work/retrain/default/summary.md").write_text("text")
+    run("git", "apply", "work/retrain/default/changes.patch", cwd=here.folder)
+    before = run("git", "status", "--porcelain", "--branch", cwd=here.folder)
+    code, printed = here.do("propose", "--base", "main")
+    assert code == 0, printed
+    assert run("git", "status", "--porcelain", "--branch", cwd=here.folder) == before
     run("git", "fetch", "--quiet", str(lab.origin), "retrain/default/main", cwd=lab.origin)
     committed = run("git", "show", "--name-only", "--format=", "FETCH_HEAD", cwd=lab.origin)
     assert committed.split() == ["reports/small/a.md"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import io
 import json
 import re
 import shutil
@@ -25,6 +27,7 @@ import torch
 import uvicorn
 
 from rnnmt import cli
+from rnnmt.addresses import LOOPBACK
 from rnnmt.dataset.tokenizer import Tokenizer
 from rnnmt.errors import UserError
 from rnnmt.model.folder import load_model, save_model
@@ -583,6 +586,32 @@ def test_a_failed_translation_is_500_and_the_next_one_is_not(
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
+def test_a_log_on_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    service._say("serving one", Full())
+    service._warn("the model stays one")
+
+
+@pytest.mark.parametrize(
+    ("host", "allow", "hosts"),
+    [
+        ("127.0.0.1", [], [*LOOPBACK]),
+        ("::1", [], [*LOOPBACK]),
+        ("localhost", ["mt.example"], [*LOOPBACK, "mt.example"]),
+        ("127.0.0.2", [], [*LOOPBACK, "127.0.0.2"]),
+        ("0:0:0:0:0:0:0:1", [], [*LOOPBACK, "[0:0:0:0:0:0:0:1]"]),
+        ("fd00::5", ["mt.example"], [*LOOPBACK, "[fd00::5]", "mt.example"]),
+        ("10.0.0.5", [], ["*"]),
+    ],
+)
+def test_which_hosts_may_be_asked_for(host: str, allow: list[str], hosts: list[str]) -> None:
+    assert sorted(set(service.allowed_hosts(host, allow))) == sorted(hosts)
+
+
 def test_before_it_has_a_model_it_says_so(models: Path) -> None:
     may = threading.Event()
 
@@ -690,8 +719,8 @@ def test_numbers_that_cannot_be_are_errors_of_the_command_line(
 
 
 def test_it_says_why_it_cannot_start(models: Path) -> None:
-    def fails(model: str, port: int) -> str:
-        command = ["serve", "--model", model, "--port", str(port)]
+    def fails(model: str, port: int, *more: str) -> str:
+        command = ["serve", "--model", model, "--port", str(port), *more]
         done = subprocess.run(
             [sys.executable, "-m", "rnnmt.cli", *command],
             capture_output=True,
@@ -703,6 +732,9 @@ def test_it_says_why_it_cannot_start(models: Path) -> None:
 
     assert fails("nowhere", Client().port) == (
         "rnnmt: error: nowhere/settings.json: no such file; is nowhere a model's folder?\n"
+    )
+    assert "--max-waiting 50: must be at least --max-sentences (100)" in fails(
+        "nowhere", Client().port, "--max-waiting", "50"
     )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

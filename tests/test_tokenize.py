@@ -215,6 +215,15 @@ def test_a_small_corpus_gets_a_smaller_vocabulary(tmp_path: Path) -> None:
     assert Tokenizer(tmp_path / "data/toy/tokens/source.model").vocabulary_size == size
 
 
+@pytest.mark.parametrize(("language", "told"), [("zh-Hant-TW", 1), ("jpn", 1), ("fr", 0)])
+def test_bleu_has_no_words_without_spaces(tmp_path: Path, language: str, told: int) -> None:
+    make(tmp_path)
+    file = tmp_path / "data/toy/raw/manifest.json"
+    manifest = json.loads(file.read_text()) | {"target_language": language}
+    file.write_text(json.dumps(manifest))
+    assert run(tmp_path).stdout.count("set train.monitor to val/loss") == told
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -434,6 +434,10 @@ def test_sync_makes_what_is_missing_once(root: Path, capsys: pytest.CaptureFixtu
     (changed,) = (r for r in all_runs(root) if r.info.run_name == "lstm-1")
     assert changed.data.metrics["test/bleu"] == 55.0
     assert points(root, changed) == points(root, run) | {"test/bleu": [0, 0]}
+    write_outputs(made_up_history(), bleu=50.0)  # and back, by the old one
+    sync()
+    (back,) = (r for r in all_runs(root) if r.info.run_name == "lstm-1")
+    assert back.data.metrics["test/bleu"] == 50.0
 
 
 def dump(root: Path) -> str:
@@ -572,6 +576,10 @@ def test_the_report_is_a_run_of_its_own_and_its_page_finds_the_others(root: Path
     assert '"lstm-1": "http://127.0.0.1:5000/#/experiments/' in links
     assert f"/runs/{of_model.info.run_id}" in links
     assert summary.info.run_id not in links
+    (folder / "claims.json").write_text('{"a": {"verdict": "supported"}}')
+    sync()
+    (summary,) = (run for run in all_runs(root) if run.info.run_name == "summary")
+    assert summary.data.metrics == {"claims/not_supported": 0, "claims/supported": 1}
 
 
 def test_a_file_name_that_is_no_utf8_is_a_change_like_any(

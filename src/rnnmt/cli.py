@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     translate = commands.add_parser(
         "translate",
         help="translate standard input, one sentence a line",
-        description="Translate standard input to standard output, one line for each line.",
+        description="Translate standard input to standard output, one line for each line; with "
+        "--nbest N, N lines for each, of which the last are empty where there are fewer.",
     )
     translate.set_defaults(run=_translate)
     _translate_options(translate.add_argument)
@@ -80,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _translate_options(add: Callable[..., Any]) -> None:
-    add("--model", required=True, type=Path, nargs="+", metavar="FOLDER",
+    add("--model", required=True, type=Path, nargs="+", action="extend", metavar="FOLDER",
         help="models/CORPUS/VARIANT-SEED; several translate together, as an ensemble")  # fmt: skip
     add("--beam", type=_positive, default=5, help="hypotheses kept; 1 is greedy (default: 5)")
     add("--nbest", type=_positive, default=1, help="translations of each sentence (default: 1)")
@@ -212,7 +214,13 @@ def _promote(arguments: argparse.Namespace) -> None:
 def _serve(arguments: argparse.Namespace) -> None:
     from rnnmt import params
 
-    params.use_threads(arguments.threads or 0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the service has its own handler
+    if arguments.max_waiting < arguments.max_sentences:
+        raise UserError(
+            f"--max-waiting {arguments.max_waiting}: must be at least --max-sentences "
+            f"({arguments.max_sentences}), since a request waits as a whole"
+        )
+    params.use_threads(arguments.threads or 0, params.SEARCH_SHAPES)
     from rnnmt.serving.service import Limits, serve
     from rnnmt.serving.sources import source
 
@@ -254,11 +262,13 @@ def _check(arguments: argparse.Namespace) -> None:  # noqa: ARG001
 
 
 def _translate(arguments: argparse.Namespace) -> None:
+    if sys.stdin is None or sys.stdout is None:
+        raise UserError("standard input or output is closed")
     if arguments.nbest > arguments.beam:
         raise UserError(f"--nbest {arguments.nbest} cannot exceed --beam {arguments.beam}")
     from rnnmt import params
 
-    params.use_threads(arguments.threads or 0)
+    params.use_threads(arguments.threads or 0, params.SEARCH_SHAPES)
     from rnnmt.model.folder import load_model
     from rnnmt.search.translator import Translator
 
@@ -297,17 +307,15 @@ def _batches(stream: BinaryIO, size: int) -> Iterator[list[str]]:
 def _translations(
     translator: Translator, sentences: list[str], arguments: argparse.Namespace
 ) -> Iterator[str]:
-    """What to print for each sentence: its n best, one a line; an empty line for an empty one."""
+    """What to print for each sentence: its n best, one a line, and empty ones where it has less."""
     from rnnmt.search.answers import Search, translate
 
     search = Search.model_construct(  # of options that are checked, with other limits
         beam=arguments.beam, nbest=arguments.nbest, length_penalty=arguments.length_penalty
     )
     for found in translate(translator, sentences, search, arguments.batch):
-        if not found:
-            yield ""
-        for translation in found:
-            yield _line(translation, arguments)
+        lines = [_line(translation, arguments) for translation in found]
+        yield from lines + [""] * (arguments.nbest - len(lines))
 
 
 def _line(translation: Translation, arguments: argparse.Namespace) -> str:

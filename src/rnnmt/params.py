@@ -118,11 +118,15 @@ def threads() -> int:
     return value
 
 
+# Of products, for which oneDNN keeps its kernels: in training each takes some MB, in a search 0.1.
+TRAINING_SHAPES, SEARCH_SHAPES = 48, 1024
+
+
 def use_threads(count: int | None = None, shapes: int = 128) -> None:
     """Let torch use `count` threads, all cores if 0, those of params.yaml if None.
 
-    oneDNN keeps its kernels for so many `shapes` of products: in training each takes some MB, in
-    a search 0.1. To be called before torch is imported, which reads what else is set here.
+    oneDNN keeps its kernels for so many `shapes`. To be called before torch is imported, which
+    reads what else is set here.
     """
     # Spinning for long makes two threads many times slower where another program runs too.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -106,7 +106,8 @@ def submit(folder: str, options: dict[str, str], minutes: int, cluster: str = "s
             timeout_min=minutes,
             cpus_per_task=cores(),
             slurm_srun_args=[f"--cpus-per-task={cores()}"],  # srun does not take it from sbatch
-            **{f"slurm_{k}": v for k, v in options.items()},
+            # submitit itself reckons with one of them
+            **{f"slurm_{k}": int(v) if k == "array_parallelism" else v for k, v in options.items()},
         )
         with executor.batch():
             jobs = {

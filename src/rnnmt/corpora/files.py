@@ -60,21 +60,25 @@ class Corpus:
 
 
 def corpus(chosen: settings.Languages) -> Corpus:
-    """The user's own files."""
+    """The user's own files. Raises UserError where they are not those of `version`."""
+    paths = settings.own_files(chosen)
+    # Of another form it is the user's own.
+    if re.fullmatch("[0-9a-f]{64}", chosen.version or "") and chosen.version != version(paths):
+        raise UserError(
+            "corpus.version: these files are not those that it was taken from; "
+            "run: python scripts/retrain.py refresh"
+        )
     dropped: Counter[str] = Counter()
     if isinstance(chosen, settings.TsvFile):
-        paths = [chosen.tsv]
         rows = split(
             lambda: columns(Text(Path(chosen.tsv)), *chosen.columns),
             chosen.held_out, chosen.seed, dropped,
         )  # fmt: skip
     elif isinstance(chosen, settings.AlignedFilesToSplit):
-        paths = chosen.splits["train"]
         both = [Text(Path(path)) for path in paths]
         rows = split(lambda: aligned(*both), chosen.held_out, chosen.seed, dropped)
     else:
         assert isinstance(chosen, settings.AlignedFiles)
-        paths = [path for both in chosen.splits.values() for path in both]
         rows = in_splits(
             {name: (Text(Path(s)), Text(Path(t))) for name, (s, t) in chosen.splits.items()}
         )
@@ -88,6 +92,18 @@ def corpus(chosen: settings.Languages) -> Corpus:
         rows=rows,
         dropped=dropped,
     )
+
+
+def version(paths: Iterable[str]) -> str:
+    """SHA-256 of what is in the files. Raises UserError where one cannot be read."""
+    whole = hashlib.sha256()
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}") from None
+    return whole.hexdigest()
 
 
 class _TooMuchError(Exception):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from rnnmt import params
+from rnnmt.errors import UserError
 from rnnmt.params import Settings
 
 Name = Annotated[str, Field(pattern=f"^{params.NAME}$")]
@@ -138,7 +140,25 @@ class _Head(Settings):
 def load() -> Corpus:
     """The section `corpus` as its source's class. Raises UserError naming file, line and key."""
     values = params.read()["corpus"]
-    return params.validate(values, _schema(_head(values).source, values), ("corpus",))
+    chosen = params.validate(values, _schema(_head(values).source, values), ("corpus",))
+    for file in own_files(chosen):
+        for output in ("raw", "tokens", "links"):
+            folder = Path("data", chosen.name, output)
+            if Path(file).resolve().is_relative_to(folder.resolve()):
+                raise UserError(
+                    f"{params.path()}: corpus: {file}: the pipeline removes {folder} before it "
+                    "writes there: keep your files in another folder"
+                )
+    return chosen
+
+
+def own_files(corpus: Corpus) -> list[str]:
+    """The user's files that it is read from; none of a corpus that comes from elsewhere."""
+    if isinstance(corpus, TsvFile):
+        return [corpus.tsv]
+    if isinstance(corpus, AlignedFiles | AlignedFilesToSplit):
+        return [path for both in corpus.splits.values() for path in both]
+    return []
 
 
 def _head(values: Any) -> _Head:

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from rnnmt.errors import UserError
 
-# Vowel signs and points are parts of words, and to Python no letters.
+# Vowel signs, points and joiners are parts of words, and to Python no letters.
 _MARKS = "".join(c for c in map(chr, range(0x300, 0x1F000)) if unicodedata.category(c)[0] == "M")
+_MARKS += "\u200c\u200d"
 _LETTERS = rf"[\w{_MARKS}]+"
 # An elided word ends with its apostrophe: "l'" "eau"; the English genitive begins with its own.
 _WORD = re.compile(rf"{_LETTERS}(?:-{_LETTERS})*(?:['’](?!s\b))?|['’]s\b|[^\w\s{_MARKS}]")

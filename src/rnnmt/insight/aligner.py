@@ -22,6 +22,7 @@ ROUNDS = 5
 SMOOTHING = 0.01  # added to each count: rare words do not bind whatever stands beside them
 PAIRS = 30_000  # sentence pairs that are enough to learn from
 CELLS = 10_000  # pairs of words of one sentence pair, at most: what is longer is hardly a sentence
+LEARNED = 20_000_000  # pairs of words to learn from, which take 120 bytes each
 
 Ints = NDArray[np.int64]
 Pair = tuple[list[str], list[str]]
@@ -35,6 +36,7 @@ def align(training: Sequence[Pair], wanted: Sequence[Pair]) -> list[Links]:
     """
     linked = [pair for pair in wanted if _fits(pair)]
     learned = [pair for pair in training if _fits(pair)]
+    learned = learned[:: 1 + sum(len(s) * len(t) for s, t in learned) // LEARNED]
     both = iter(_common([*linked, *learned], len(linked)) if linked else ())
     found = [next(both) if _fits(pair) else set() for pair in wanted]
     return [

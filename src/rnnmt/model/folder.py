@@ -146,8 +146,10 @@ def _check_pickle(file: Path) -> None:
     with open(file, "rb") as opened:
         if opened.read(4) != b"PK\x03\x04":  # torch would read a bare pickle before a zip, too
             raise ValueError("not a zip from its first byte on")
-    # By torch's reader: a zip can be made such that another one finds another pickle in it.
-    pickled = torch._C.PyTorchFileReader(str(file)).get_record("data.pkl")
+        opened.seek(0)
+        # By torch's reader: a zip can be made such that another one finds another pickle in it.
+        # Not by name, which torch takes for UTF-8 whatever the system's encoding is.
+        pickled = torch._C.PyTorchFileReader(opened).get_record("data.pkl")
     for code, argument, _ in pickletools.genops(pickled):
         if code.name == "GLOBAL" and argument not in _CALLED:
             raise ValueError(f"calls {argument}")

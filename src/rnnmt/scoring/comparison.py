@@ -187,8 +187,8 @@ def ablation(
 
 def _ratio(variant: Variant, baseline: Variant) -> float:
     """How many times as long one trained as the other."""
-    seconds = [[run["seconds"] for run in one.training] for one in (variant, baseline)]
-    return statistics.mean(seconds[0]) / statistics.mean(seconds[1])
+    seconds = [sum(float(run["seconds"]) for run in one.training) for one in (variant, baseline)]
+    return seconds[0] / seconds[1]
 
 
 def _gains(variant: Variant, baseline: Variant, split: str) -> list[float]:
@@ -278,8 +278,8 @@ def method(settings: EvaluateSettings, seeds: int, signatures: Mapping[str, str]
         "## Method\n\n"
         f"Intervals: bootstrap percentiles of {settings.bootstrap_samples} resamplings of the "
         "sentences. p: two-sided paired approximate randomisation, "
-        f"{settings.bootstrap_samples} trials or, in a table of many tests, as many more as let one "
-        "clear difference be significant; in each, the two systems' translations of random "
+        f"{settings.bootstrap_samples} trials or, in a table of many tests, as many more as let "
+        "one clear difference be significant; in each, the two systems' translations of random "
         f"sentences are swapped; seed {settings.seed}. The p shown are adjusted by Holm's method "
         "for all tests of their table (those before it: `comparison.json`), and **bold** "
         f"differences are significant at {_percent(1 - settings.confidence)}.{several} "

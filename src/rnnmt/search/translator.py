@@ -122,7 +122,8 @@ class Translator:
         limits = greedy_limits(lengths, self.max_length_ratio)
         [decoder] = self._decoders
         ids = self.models[0].greedy(source, lengths, limits, decoder.step, decoder.output.best)
-        return self.trained.target.decode(ids)
+        texts = self.trained.target.decode(ids)
+        return [text if source else "" for text, source in zip(texts, sentences, strict=True)]
 
     @torch.inference_mode()
     def beam(
@@ -189,7 +190,7 @@ class Translator:
     def _translation(self, source: list[int], hypothesis: Hypothesis) -> Translation:
         ids = list(hypothesis.ids)
         return Translation(
-            self.trained.target.decode([ids])[0],
+            self.trained.target.decode([ids])[0] if source else "",  # of nothing, nothing
             hypothesis,
             [*self.trained.source.pieces(source), "<EOS>"],
             self.trained.target.pieces(ids) + ["<EOS>"] * hypothesis.ended,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import math
 import signal
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TextIO
 
 import prometheus_client as prometheus
 import uvicorn
@@ -155,13 +156,13 @@ class Service:
                 if current is None:
                     self.failure = error
                 else:
-                    print(f"rnnmt: warning: the model stays {current}: {error}", file=sys.stderr)
+                    _warn(f"the model stays {current}: {error}")
                 return
             if model:
                 self.model = model
                 self.metrics.loads.labels("done").inc()
                 self.metrics.model.info({"name": model.name})
-                print(f"serving {model.name}", flush=True)
+                _say(f"serving {model.name}", sys.stdout)
 
     def _load(self, current: str | None) -> Model | None:
         try:
@@ -183,11 +184,8 @@ class Service:
         most = self.limits.beam
         if model is None or model.search.beam <= most:
             return model
-        print(
-            f"rnnmt: warning: {model.name}: its beam of {model.search.beam} is beyond --max-beam, "
-            f"so {most} is used",
-            file=sys.stderr,
-            flush=True,
+        _warn(
+            f"{model.name}: its beam of {model.search.beam} is beyond --max-beam, so {most} is used"
         )
         return model._replace(search=model.search.model_copy(update={"beam": most}))
 
@@ -219,7 +217,7 @@ class Service:
         except TimeoutError:
             return _refusal(504, f"not translated within {self.limits.seconds:g} seconds")
         except Exception as error:  # whatever it is, the next requests are to be answered
-            print(f"rnnmt: warning: a translation failed: {error!r}", file=sys.stderr, flush=True)
+            _warn(f"a translation failed: {error!r}")
             return _refusal(500, "the translation failed; the service's log says why")
         self.metrics.sentences.inc(len(sentences))
         return response
@@ -235,6 +233,16 @@ class Service:
                 "taken; ask for fewer sentences at once"
             )
         return ""
+
+
+def _warn(text: str) -> None:
+    _say(f"rnnmt: warning: {text}", sys.stderr)
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """A full disk, or a reader of the log that is gone, is to end nothing."""
+    with contextlib.suppress(OSError):
+        print(text, file=stream, flush=True)
 
 
 def _answer(model: str, found: list[list[Translation]], search: Search) -> Response:
@@ -254,17 +262,26 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def allowed_hosts(host: str, allow: Sequence[str]) -> Sequence[str]:
+    """What requests may have as their Host where the service listens on `host`; "*" is anything.
+
+    A foreign site whose name comes to mean this machine (DNS rebinding) has its own name there. On
+    other addresses than this machine's own, only who runs it knows by which names it is reached.
+    """
+    name = f"[{host}]" if ":" in host else host
+    local = name in LOOPBACK
+    with contextlib.suppress(ValueError):  # a name
+        local = local or ipaddress.ip_address(host).is_loopback
+    return (*LOOPBACK, name, *allow) if local or allow else ("*",)
+
+
 def serve(source: Source, limits: Limits, host: str, port: int, allow: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT; requests that have come are answered first.
 
     On a loopback address, or where `allow` names some, requests must name an allowed host. Raises
     UserError where the model cannot be loaded or the address cannot be used.
     """
-    # A foreign site whose name comes to mean this machine (DNS rebinding) has its own name in the
-    # Host header. On other addresses only who runs it knows by which names it is reached.
-    local = host in LOOPBACK or host == "::1"
-    hosts = (*LOOPBACK, *allow) if local else (*LOOPBACK, host, *allow) if allow else ("*",)
-    service = Service(source, limits, hosts)
+    service = Service(source, limits, allowed_hosts(host, allow))
     server = Server(service, host, port)
 
     def stop() -> None:

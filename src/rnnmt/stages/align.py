@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rnnmt import params
+from rnnmt.corpora.clean import normalise
 from rnnmt.corpora.words import read_links, to_json, words
 from rnnmt.errors import UserError, run_stage
 from rnnmt.scoring.settings import references
@@ -68,7 +69,7 @@ def _pairs(
                 sources.seek(0)
             for number, (one, other) in enumerate(zip(sources, targets, strict=True)):
                 if number % step == 0:
-                    yield words(one), words(other)
+                    yield words(normalise(one)), words(normalise(other))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; run: dvc repro tokenize") from None
 

@@ -61,7 +61,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _load(folder: Path, settings: DecodeSettings) -> Translator:
-    params.use_threads(shapes=1024)
+    params.use_threads(shapes=params.SEARCH_SHAPES)
     from rnnmt.model.folder import load_model
     from rnnmt.search.translator import Translator
 

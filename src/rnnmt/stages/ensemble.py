@@ -37,7 +37,7 @@ def main() -> None:
     final.mkdir(parents=True)
     found: dict[str, Any] = {}
     if len(seeds) > 1:
-        params.use_threads(shapes=1024)
+        params.use_threads(shapes=params.SEARCH_SHAPES)
         for variant in params.variants():
             runs = [Run(wanted.corpus, variant, seed) for seed in seeds]
             penalty = _translate(runs, decode, wanted, final / variant)

@@ -40,6 +40,8 @@ from rnnmt.dataset.tokenizer import SAMPLE_BYTES, Tokenizer, TokenizerSettings, 
 from rnnmt.errors import UserError, run_stage
 
 SIDES = ("source", "target")
+# Written without spaces: Burmese, Chinese, Japanese, Khmer, Lao and Thai.
+UNSPACED = ("my", "mya", "zh", "zho", "ja", "jpn", "km", "khm", "lo", "lao", "th", "tha")
 # Sentences that are encoded and written at once.
 CHUNK = 1 << 14
 
@@ -264,6 +266,12 @@ def _report(manifest: Manifest, tokenizing: TokenizerSettings) -> None:
     print(f"vocabulary: {sizes['source']:,} source, {sizes['target']:,} target pieces")
     if min(sizes.values()) < tokenizing.vocabulary:
         print(f"note: the training text is too small for {tokenizing.vocabulary:,} pieces")
+    language = manifest["target_language"]
+    if language.lower().partition("-")[0].partition("_")[0] in UNSPACED:
+        print(
+            f"note: BLEU counts what stands between spaces, of which '{language}' has few: set "
+            "train.monitor to val/loss, and go by chrF++"
+        )
 
 
 def _list(counts: dict[str, int]) -> str:

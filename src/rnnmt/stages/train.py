@@ -118,7 +118,7 @@ def _describe(
     arguments: argparse.Namespace, model: ModelSettings, train: TrainSettings, tokens: Path
 ) -> dict[str, Any]:
     """What the training depends on, as settings.json keeps it; `fingerprint` sums it up."""
-    params.use_threads(shapes=48)
+    params.use_threads(shapes=params.TRAINING_SHAPES)
     import rnnmt.model.training  # noqa: F401  (all code that training runs is loaded now)
 
     file = tokens / "manifest.json"

@@ -174,8 +174,11 @@ def opened(name: str, read_only: bool = False) -> Iterator[Registry]:
         yield Registry(None, name)
         return
     try:
-        with store.impatient(60, 2), contextlib.nullcontext() if read_only else store.alone(uri):
-            yield Registry(store.connect(uri), name)
+        with store.impatient(60, 2):
+            # Nobody else waits for a whole promotion: who was promoted meanwhile, it looks itself.
+            with contextlib.nullcontext() if read_only else store.alone(uri):
+                client = store.connect(uri)
+            yield Registry(client, name)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         at, reason = shown(uri), store.reason(error)
         raise UserError(f"cannot use MLflow at {at}: {reason}") from None

@@ -12,7 +12,8 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,8 @@ def sync(request_seconds: int = 30, retries: int = 1) -> None:
             client = store.connect(uri)
             experiments = _sync_all(client, found)
             if report is not None and experiments:
-                sync_report(client, experiments[0], report)
+                models = [outputs for outputs in found.values() if outputs]
+                sync_report(client, experiments[0], report, models)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         at, reason = shown(uri), store.reason(error)
         raise UserError(f"cannot use MLflow at {at}: {reason}") from None
@@ -271,8 +273,13 @@ def read_report(corpus: str) -> Report | None:
     return Report(corpus, {name: text for name, text in texts.items() if text is not None})
 
 
-def sync_report(client: MlflowClient, experiment: str, report: Report) -> None:
-    """Make or renew the run that holds the report, and the links from the page to the runs."""
+def sync_report(
+    client: MlflowClient, experiment: str, report: Report, models: Iterable[Outputs]
+) -> None:
+    """Make or renew the run that holds the report, and the links from the page to the runs.
+
+    `models` are those that the report speaks of.
+    """
     found = client.search_runs([experiment], f"tags.kind = '{SUMMARY}'")
     runs.supersede(client, found[1:])  # of two syncs at once
     tags = {"kind": SUMMARY, "corpus": report.corpus, "mlflow.source.name": "rnnmt sync"}
@@ -282,14 +289,17 @@ def sync_report(client: MlflowClient, experiment: str, report: Report) -> None:
         client.set_tag(
             run_id, "mlflow.note.content", "The report, `index.html`, and what it is made of."
         )
-        for name, value in report.verdicts().items():
+        gone = {name: 0 for name in run.data.metrics if name.startswith("claims/")}
+        for name, value in (gone | report.verdicts()).items():
             client.log_metric(run_id, name, value)
         for name, text in report.artifacts.items():
             client.log_text(run_id, text, name)
         client.set_terminated(run_id, "FINISHED")
         client.set_tag(run_id, "synced", digest)
         print(f"{SUMMARY}: {'completed' if found else 'created'}")
-    others = [one for one in client.search_runs([experiment]) if "fingerprint" in one.data.tags]
+    own = {model.description["fingerprint"] for model in models}
+    found = client.search_runs([experiment])
+    others = [one for one in found if one.data.tags.get("fingerprint") in own]
     base = shown(client.tracking_uri) if client.tracking_uri.startswith("http") else UI
     at = {
         str(one.info.run_name): f"{base}/#/experiments/{experiment}/runs/{one.info.run_id}"
@@ -343,7 +353,9 @@ def _missing_metrics(client: MlflowClient, run: Run, outputs: Outputs) -> Iterat
     # MLflow draws bars, one for each run, of metrics that have step 0 alone.
     for name, value in outputs.results.items():
         if known.get(name) != value:
-            yield Metric(name, float(value), round(outputs.ended * 1000), 0)
+            # Of values with one step and time, MLflow takes the highest for the latest.
+            at = max(outputs.ended, time.time()) if name in known else outputs.ended
+            yield Metric(name, float(value), round(at * 1000), 0)
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
