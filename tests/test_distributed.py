@@ -111,8 +111,9 @@ def test_two_nodes_train_what_two_processes_do(clone: Clone) -> None:
 def slurm(tasks: int, rank: int) -> dict[str, str]:
     """What srun tells its tasks on one node."""
     told = {
-        "NTASKS": tasks, "NTASKS_PER_NODE": tasks, "PROCID": rank, "LOCALID": rank, "NODEID": 0,
-        "NNODES": 1, "JOB_ID": 1000 + free_port(), "JOB_NAME": "rnnmt", "NODELIST": "127.0.0.1",
+        "NTASKS": tasks, "NTASKS_PER_NODE": tasks, "STEP_NUM_TASKS": tasks, "PROCID": rank,
+        "LOCALID": rank, "NODEID": 0, "NNODES": 1, "JOB_ID": 1000 + free_port(),
+        "JOB_NAME": "rnnmt", "NODELIST": "127.0.0.1",
     }  # fmt: skip
     return {f"SLURM_{name}": str(value) for name, value in told.items()}
 
@@ -134,13 +135,15 @@ def test_in_a_slurm_job_they_train_the_same(clone: Clone, tmp_path: Path, tasks:
 
 @pytest.mark.long
 def test_killed_they_go_on_to_the_same_bytes(clone: Clone, tmp_path: Path) -> None:
-    """Once all of them, once the second process alone, whose end is the first one's."""
+    """All of them; the second process alone, whose end is the first one's; told to end, the first
+    alone, which tells the second.
+    """
     wanted = clone.folder / "models" / "small" / "noisy-1"
     other = clone.copy(tmp_path / "other")
     model = other.folder / "models" / "small" / "noisy-1"
     for file in model.iterdir():
         file.unlink()
-    for victim in ("all", "second"):
+    for victim in ("all", "second", "told"):
         process = other.start(*TRAIN, "noisy", "1")
         before = {file: file.stat().st_mtime_ns for file in other.folder.glob("work/*/last.ckpt")}
         while process.poll() is None and not any(
@@ -151,8 +154,10 @@ def test_killed_they_go_on_to_the_same_bytes(clone: Clone, tmp_path: Path) -> No
         assert process.poll() is None
         if victim == "all":
             os.killpg(process.pid, signal.SIGKILL)
-        else:
+        elif victim == "second":
             os.kill(second(process), signal.SIGKILL)
+        else:
+            process.terminate()
         assert process.wait(60)
     train(other, "noisy")
     for name in ("weights.pt", "settings.json", "history.csv"):
@@ -188,7 +193,7 @@ def test_one_run_in_mlflow_has_every_epoch_once(clone: Clone) -> None:
         ("nodes", {}, "start this stage on each node"),
         ("two", {"RANK": "0", "WORLD_SIZE": "3"}, "3 processes were started"),
         ("crowd", {"RANK": "0", "WORLD_SIZE": "31"}, "more than the 30 validation sentences"),
-        ("two", {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, "--nodes 1 --ntasks-per-node 2"),
+        ("two", slurm(2, 0) | {"SLURM_NTASKS_PER_NODE": "4"}, "--nodes 1 --ntasks-per-node 2"),
         ("nodes", slurm(2, 0), "--nodes 2 --ntasks-per-node 1"),
     ],
 )

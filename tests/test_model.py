@@ -227,6 +227,16 @@ def test_a_whole_target_is_its_steps(
     close(state.layers, whole.state.layers, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("more", [{}, MORE], ids=["plain", "heads, norm"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_weight_learns(cell: str, kind: str, more: dict[str, Any]) -> None:
+    """Or several processes could not train it together."""
+    model = make(cell=cell, attention=kind, encoder_layers=2, decoder_layers=2, **more)
+    model.decoder.logits(model(*batch(SOURCES), TARGET).features).sum().backward()
+    assert not [name for name, weight in model.named_parameters() if weight.grad is None]
+
+
 @pytest.mark.parametrize("at_once", [1, 25, 1000])
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("kind", KINDS)

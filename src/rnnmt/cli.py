@@ -215,18 +215,14 @@ def _serve(arguments: argparse.Namespace) -> None:
     from rnnmt import params
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the service has its own handler
-    if arguments.max_waiting < arguments.max_sentences:
-        raise UserError(
-            f"--max-waiting {arguments.max_waiting}: must be at least --max-sentences "
-            f"({arguments.max_sentences}), since a request waits as a whole"
-        )
     params.use_threads(arguments.threads or 0, params.SEARCH_SHAPES)
     from rnnmt.serving.service import Limits, serve
     from rnnmt.serving.sources import source
 
     limits = Limits(
         batch=arguments.max_batch,
-        sentences=arguments.max_sentences,
+        # A request waits as a whole.
+        sentences=min(arguments.max_sentences, arguments.max_waiting),
         characters=arguments.max_characters,
         bytes=arguments.max_bytes,
         beam=arguments.max_beam,

@@ -99,10 +99,15 @@ def corpus_name() -> str:
     return name
 
 
+LARGEST_SEED = 2**31 - 1
+
+
 def seeds() -> list[int]:
-    """The training seeds: distinct whole numbers from 0 to 2**31 - 1."""
+    """The training seeds: distinct whole numbers from 0 to LARGEST_SEED."""
     values = read()["seeds"]
-    good = isinstance(values, list) and all(type(s) is int and 0 <= s < 2**31 for s in values)
+    good = isinstance(values, list) and all(
+        type(s) is int and 0 <= s <= LARGEST_SEED for s in values
+    )
     if not good or not values or len(set(values)) < len(values):
         raise UserError(f"{_where(('seeds',))}: expected a list of distinct whole numbers >= 0")
     return list(values)

@@ -159,6 +159,19 @@ def _is_whole(folder: Path) -> None:
     assert len(Translator(trained, 1.0).beam(["the cat", "é"], 3, 1, 1.0)) == 2
 
 
+def test_a_loss_beyond_all_perplexities_is_no_infinity(corpora: Corpora, tmp_path: Path) -> None:
+    """Which JSON cannot hold, so that no variant could be compared."""
+    clone = corpora.get("ordinary").copy(tmp_path / "clone")
+    settings = clone.settings()
+    settings["train"] |= {"max_epochs": 2}
+    settings["variants"] = {"wild": {"learning_rate": 3.0, "warmup_steps": 0}}
+    clone.write(settings)
+    assert outcome(clone, ["-m", "rnnmt.stages.train", "wild", "1"]) == "trained"
+    history = (clone.folder / "models/small/wild-1/history.csv").read_text().splitlines()
+    losses = [float(row["val/loss"]) for row in csv.DictReader(history)]
+    assert max(losses) > 100
+
+
 @pytest.mark.trials(1, 300)
 def test_settings_and_data(
     trials: range, tally: Counter[str], corpora: Corpora, tmp_path: Path

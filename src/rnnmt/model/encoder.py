@@ -36,6 +36,8 @@ class Encoder(nn.Module):
             for _ in range(2)
         )
         self.norms = nn.ModuleList(layer_norm(settings) for _ in widths)
+        if remembers:  # nothing reads the last layer's states but the final ones, before the norm
+            self.norms[-1] = nn.Identity()
 
     def forward(self, source: Tensor, lengths: Tensor) -> Encoding:
         """`source` (B, S) token ids, `lengths` (B,) of at least 1; padding changes nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ class TranslationModule(pl.LightningModule):
         hypotheses = [whole.texts[row] for row in range(len(self.references))]
         bleu = sacrebleu.corpus_bleu(hypotheses, [self.references], force=True).score
         self.log("val/loss", loss)
-        self.log("val/perplexity", math.exp(min(loss, 700.0)))
+        self.log("val/perplexity", math.exp(min(loss, 88.0)))  # as a float32
         self.log("val/bleu", bleu, prog_bar=True)
         self.validation = Validation.empty()
 
@@ -348,6 +349,20 @@ class ResumePoint(pl.Callback):
         self.file, self.seconds = file, seconds
         self._saved = time.monotonic()
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Lightning's own handler of SIGTERM talks to the other processes from wherever the signal
+        finds it; if they talk of something else then, all wait for ever.
+        """
+        told, launcher = trainer._signal_connector, trainer.strategy.launcher
+
+        def end(number: int, _: Any) -> None:
+            if not told.received_sigterm and launcher is not None:
+                launcher.kill(number)
+            told.received_sigterm = True
+
+        if trainer.world_size > 1:
+            signal.signal(signal.SIGTERM, end)
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -356,6 +371,11 @@ class ResumePoint(pl.Callback):
         batch: Batch,  # noqa: ARG002
         batch_idx: int,
     ) -> None:
+        # Whoever is told to end, all of them end after the same update.
+        told = trainer._signal_connector
+        told.received_sigterm = trainer.strategy.reduce_boolean_decision(
+            told.received_sigterm, all=False
+        )
         # Never after the last batch: the epoch's validation is still to come, and is not made up.
         if batch_idx + 1 == trainer.num_training_batches:
             return

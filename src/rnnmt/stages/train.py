@@ -58,7 +58,10 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m rnnmt.stages.train", description=__doc__)
     parser.add_argument("variant", help="an entry of `variants` in params.yaml")
     parser.add_argument("seed", type=int, help="of weights, batches and dropout")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not 0 <= arguments.seed <= params.LARGEST_SEED:
+        parser.error(f"SEED: expected a whole number from 0 to {params.LARGEST_SEED}")
+    return arguments
 
 
 def _share(settings: TrainSettings) -> Share:
@@ -111,7 +114,8 @@ def _environment() -> ClusterEnvironment:
 
 
 def _by_srun() -> bool:
-    return os.environ.get("SLURM_NTASKS", "1") != "1"
+    """In one of several tasks, and not in the one shell of an allocation for several."""
+    return os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
 
 
 def _describe(
@@ -149,7 +153,7 @@ def _describe(
 
 def _code_digest() -> str:
     """Of the project's modules that are loaded, but for the tracking, which changes no result."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(Path(__file__).read_bytes())  # this one runs as __main__
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if name.startswith("rnnmt.") and not name.startswith("rnnmt.tracking") and file:
