@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from clones import Clone, fails, run
+from rnnmt.stages import train as train_stage
 from servers import free_port
 
 pytestmark = pytest.mark.timeout(1800)  # the first test waits for three trainings
@@ -118,6 +119,18 @@ def slurm(tasks: int, rank: int) -> dict[str, str]:
     return {f"SLURM_{name}": str(value) for name, value in told.items()}
 
 
+@pytest.mark.parametrize(
+    ("told", "several"),
+    [({}, False), ({"NTASKS": "4"}, False), (slurm(1, 0), False), (slurm(2, 1), True)],
+)
+def test_the_shell_of_an_allocation_is_no_task(
+    told: dict[str, str], several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in told.items():
+        monkeypatch.setenv(f"SLURM_{name.removeprefix('SLURM_')}", value)
+    assert train_stage._by_srun() == several
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("tasks", [1, 2])
 def test_in_a_slurm_job_they_train_the_same(clone: Clone, tmp_path: Path, tasks: int) -> None:
@@ -158,7 +171,8 @@ def test_killed_they_go_on_to_the_same_bytes(clone: Clone, tmp_path: Path) -> No
             os.kill(second(process), signal.SIGKILL)
         else:
             process.terminate()
-        assert process.wait(60)
+        code = process.wait(60)
+        assert code == 128 + signal.SIGTERM if victim == "told" else code
     train(other, "noisy")
     for name in ("weights.pt", "settings.json", "history.csv"):
         assert (model / name).read_bytes() == (wanted / name).read_bytes()

@@ -130,6 +130,8 @@ def test_a_precision_that_the_processor_lacked_is_no_part_of_a_setting(tmp_path:
     run_all(folder)
     found = rows((folder / "reports/bundled/ablation.md").read_text(encoding="utf-8"))
     assert [row[0] for row in found] == ["attention: none → additive"]
+    attention = read(folder / "reports/bundled/comparison.json")["tests"]["attention"]
+    assert [test["variant"] for test in attention] == 2 * ["lstm-dot"] + 2 * ["lstm-additive"]
 
 
 def test_two_runs_write_the_same_bytes(done: Path, tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ def test_the_correlation_time_of_waves() -> None:
         ("The fisherman's big cat", ["The", "fisherman", "'s", "big", "cat"]),
         ("Quand boit-il?", ["Quand", "boit-il", "?"]),
         ("می\u200cخواهم کتاب", ["می\u200cخواهم", "کتاب"]),
+        ("❤️ cats", ["❤", "\ufe0f", "cats"]),
         ("यह एक छोटा वाक्य है।", ["यह", "एक", "छोटा", "वाक्य", "है", "।"]),
         ("", []),
     ],

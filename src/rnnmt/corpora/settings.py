@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -144,7 +145,8 @@ def load() -> Corpus:
     for file in own_files(chosen):
         for output in ("raw", "tokens", "links"):
             folder = Path("data", chosen.name, output)
-            if Path(file).resolve().is_relative_to(folder.resolve()):
+            inside = Path(os.path.abspath(file)).is_relative_to(folder.absolute())  # also a link
+            if inside or Path(file).resolve().is_relative_to(folder.resolve()):
                 raise UserError(
                     f"{params.path()}: corpus: {file}: the pipeline removes {folder} before it "
                     "writes there: keep your files in another folder"

@@ -17,9 +17,9 @@ from rnnmt.errors import UserError
 # Vowel signs, points and joiners are parts of words, and to Python no letters.
 _MARKS = "".join(c for c in map(chr, range(0x300, 0x1F000)) if unicodedata.category(c)[0] == "M")
 _MARKS += "\u200c\u200d"
-_LETTERS = rf"[\w{_MARKS}]+"
+_LETTERS = rf"\w[\w{_MARKS}]*"
 # An elided word ends with its apostrophe: "l'" "eau"; the English genitive begins with its own.
-_WORD = re.compile(rf"{_LETTERS}(?:-{_LETTERS})*(?:['’](?!s\b))?|['’]s\b|[^\w\s{_MARKS}]")
+_WORD = re.compile(rf"{_LETTERS}(?:-{_LETTERS})*(?:['’](?!s\b))?|['’]s\b|[^\w\s]")
 
 Link = tuple[int, int]  # the place of a source word, and of a target word
 
@@ -45,7 +45,7 @@ def spans(text: str) -> list[tuple[int, int]]:
 
 def ends_in_letter(word: str) -> bool:
     """Neither a punctuation mark nor what an apostrophe cuts off."""
-    return word[-1].isalnum() or word[-1] in _MARKS
+    return word[-1].isalnum() or (len(word) > 1 and word[-1] in _MARKS)
 
 
 def to_json(links: Links) -> str:

@@ -343,7 +343,9 @@ def _time_ratio(evidence: Evidence, pair: Pair) -> Estimate:
 
 
 def _timed(evidence: Evidence, pair: Pair) -> bool:
-    return all(len(_epoch_seconds(evidence, variant)) >= EPOCHS for variant in pair)
+    trainings = [evidence.comparison["variants"][variant]["training"] for variant in pair]
+    alike = len({training.get("precision") for of in trainings for training in of}) == 1
+    return alike and all(len(_epoch_seconds(evidence, variant)) >= EPOCHS for variant in pair)
 
 
 def _epoch_seconds(evidence: Evidence, variant: str) -> list[float]:
@@ -662,7 +664,7 @@ STATEMENTS = (
         "rate, the times of their epochs are compared (ratio of geometric means, interval over "
         f"epochs). Supported when in every pair the gru takes less by more than {100 * FASTER:g} % "
         "(interval too); not supported when in every one it takes more by that much (interval "
-        f"too). Fewer than {EPOCHS} epochs decide nothing.",
+        f"too). Fewer than {EPOCHS} epochs, or another precision, decide nothing.",
         "cost.svg",
         gru_is_faster,
     ),

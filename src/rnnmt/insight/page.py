@@ -302,7 +302,7 @@ def reproduce(evidence: Evidence) -> dict[str, Any]:
     lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
     pins = dict(line.split()[0].split("==") for line in lines if "==" in line)
     return {
-        "command": remake(""),
+        "command": remake("").replace("dvc", "make"),  # which needs no environment
         "data": settings["data"],
         "code": settings["code"],
         "versions": {name: pins[name] for name in _LOCKED if name in pins},

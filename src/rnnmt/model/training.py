@@ -347,18 +347,18 @@ class ResumePoint(pl.Callback):
 
     def __init__(self, file: Path, seconds: float) -> None:
         self.file, self.seconds = file, seconds
-        self._saved = time.monotonic()
+        self._saved, self._told_to_end = time.monotonic(), False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Lightning's own handler of SIGTERM talks to the other processes from wherever the signal
         finds it; if they talk of something else then, all wait for ever.
         """
-        told, launcher = trainer._signal_connector, trainer.strategy.launcher
+        launcher = trainer.strategy.launcher
 
         def end(number: int, _: Any) -> None:
-            if not told.received_sigterm and launcher is not None:
+            if not self._told_to_end and launcher is not None:
                 launcher.kill(number)
-            told.received_sigterm = True
+            self._told_to_end = True
 
         if trainer.world_size > 1:
             signal.signal(signal.SIGTERM, end)
@@ -371,11 +371,10 @@ class ResumePoint(pl.Callback):
         batch: Batch,  # noqa: ARG002
         batch_idx: int,
     ) -> None:
-        # Whoever is told to end, all of them end after the same update.
-        told = trainer._signal_connector
-        told.received_sigterm = trainer.strategy.reduce_boolean_decision(
-            told.received_sigterm, all=False
-        )
+        if trainer.world_size > 1:  # whoever is told to end, all of them end after the same update
+            trainer._signal_connector.received_sigterm = trainer.strategy.reduce_boolean_decision(
+                self._told_to_end, all=False
+            )
         # Never after the last batch: the epoch's validation is still to come, and is not made up.
         if batch_idx + 1 == trainer.num_training_batches:
             return

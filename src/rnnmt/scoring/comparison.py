@@ -78,10 +78,15 @@ def twins(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
 
 
 def ablations(variants: Sequence[Variant]) -> list[tuple[Variant, Variant, str]]:
-    """Each two variants that differ in one setting alone, the later one first, and in which."""
+    """Each two variants that differ in one setting alone, the later one first, and in which.
+
+    Their precisions are those that were used: not every processor has the one asked for.
+    """
 
     def settings(variant: Variant) -> dict[str, Any]:
-        return {**variant.settings["model"], **(variant.settings.get("train") or {})}
+        used = "/".join(sorted({run.get("precision", "") for run in variant.training}))
+        asked = {**variant.settings["model"], **(variant.settings.get("train") or {})}
+        return asked | {"precision": used}
 
     found = []
     for before, after in combinations(variants, 2):
@@ -107,7 +112,7 @@ def report(
     signatures: Mapping[str, str],
     settings: EvaluateSettings,
 ) -> str:
-    """The whole of comparison.md. `tables` has the keys best, attention and beam."""
+    """The whole of comparison.md: of `tables` those named best, attention and beam."""
     winner = best(variants)
     score = winner.mean("valid", "beam", "bleu")
     sentences = ", ".join(f"{split} {len(wanted.splits[split])}" for split in wanted.tests)
@@ -166,12 +171,12 @@ def ablation(
             change,
             *(cells := _pair_cells(row, settings))[:2],
             f"{_ratio(after, before):.2f} ×",
-            spread(_gains(after, before, "valid"), 1, sign="+"),
+            _gain(after, before),
             *cells[2:],
         ]
         for (after, before, change), row in zip(found, _by_row(pairs), strict=True)
     ]
-    several = ", the mean over the seeds and their standard deviation" if len(seeds) > 1 else ""
+    several = ", means over the seeds, of `valid` with standard deviation" * (len(seeds) > 1)
     parts = [
         title,
         f"Made by `{remake('')}`, with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. "
@@ -191,10 +196,12 @@ def _ratio(variant: Variant, baseline: Variant) -> float:
     return seconds[0] / seconds[1]
 
 
-def _gains(variant: Variant, baseline: Variant, split: str) -> list[float]:
-    """BLEU points of beam search, one difference for each seed."""
-    both = (one.values(split, "beam", "bleu") for one in (variant, baseline))
-    return [a - b for a, b in zip(*both, strict=True)]
+def _gain(variant: Variant, baseline: Variant) -> str:
+    """BLEU points of beam search on validation data."""
+    both = (one.values("valid", "beam", "bleu") for one in (variant, baseline))
+    points = [a - b for a, b in zip(*both, strict=True)]
+    deviation = f" (sd {statistics.stdev(points):.1f})" if len(points) > 1 else ""
+    return _signed(statistics.mean(points)) + deviation
 
 
 def main_table(variants: Sequence[Variant], tests: Sequence[str], winner: str) -> str:
@@ -298,9 +305,9 @@ def rate(decoding: Mapping[str, Any], search: str) -> float:
     return float(sum(p["sentences"] for p in done) / max(sum(p["seconds"] for p in done), 1e-9))
 
 
-def spread(values: Sequence[float], digits: int, sign: str = "") -> str:
+def spread(values: Sequence[float], digits: int) -> str:
     """The mean, and with several seeds the standard deviation."""
-    text = f"{statistics.mean(values):{sign},.{digits}f}"
+    text = f"{statistics.mean(values):,.{digits}f}"
     return f"{text} (sd {statistics.stdev(values):,.{digits}f})" if len(values) > 1 else text
 
 

@@ -41,7 +41,7 @@ def main() -> None:
     settings = params.load("analyze", AnalyzeSettings)
     scoring = params.load("evaluate", EvaluateSettings)
     decoding = params.load("decode", DecodeSettings)
-    params.use_threads()
+    params.use_threads(shapes=params.SEARCH_SHAPES)
     from rnnmt.model.folder import load_model
 
     run = Run(params.corpus_name(), arguments.variant, arguments.seed)

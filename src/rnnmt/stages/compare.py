@@ -67,18 +67,11 @@ def main() -> None:
 
 
 def read_variant(name: str, runs: list[Run]) -> Variant:
-    """One variant with all its seeds, from the files of train, decode and evaluate.
-
-    Its precision is the one that was used: not every processor has the one that was asked for.
-    """
-    settings = {key: runs[0].settings().get(key) or {} for key in ("model", "train")}
-    training = [run.training() for run in runs]
-    if "precision" in training[0]:
-        settings["train"] |= {"precision": training[0]["precision"]}
+    """One variant with all its seeds, from the files of train, decode and evaluate."""
     return Variant(
         name=name,
-        settings=settings,
-        training=training,
+        settings={key: runs[0].settings().get(key) for key in ("model", "train")},
+        training=[run.training() for run in runs],
         decoding=[run.decoding() for run in runs],
         scores=[run.detail()["scores"] for run in runs],
     )

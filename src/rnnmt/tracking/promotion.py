@@ -163,6 +163,7 @@ def roll_back(dry_run: bool = False) -> int:
         if dry_run:
             print(f"dry run: version {before}, {evidence.label}, would be the champion again")
             return 0
+        _check_unchanged(models, now)
         keep(evidence)
         models.tag(now, registry.ROLLED_BACK, "true")
         models.alias(registry.CHAMPION, version)  # last: killed before, it begins anew from here
@@ -344,7 +345,7 @@ def scored_again(
 
 def _translation(folder: Path, decode: dict[str, Any]) -> Callable[[list[str]], list[str]]:
     """A model's best translations, by the search of a section `decode`."""
-    params.use_threads()
+    params.use_threads(shapes=params.SEARCH_SHAPES)
     from rnnmt.model.folder import load_model
     from rnnmt.search.answers import Search, translate
     from rnnmt.search.translator import Translator
@@ -407,6 +408,7 @@ def _restore(models: Registry, champion: Evidence, dry_run: bool) -> ModelVersio
         print(f"dry run: {champion.label} would be registered again as the champion\n")
         return None
     version = _registered(models, champion) or models.register(champion, folder)
+    _check_unchanged(models, None)
     models.crown(version)
     print(f"{champion.label} is registered again, as version {version.version}\n")
     return version
@@ -444,7 +446,7 @@ def _model_of(
 
 def _readable(folder: Path | None) -> Path | None:
     """The folder of the champion's model; None where this version of the code cannot read it."""
-    params.use_threads()
+    params.use_threads(shapes=params.SEARCH_SHAPES)
     from rnnmt.model.folder import load_model
 
     if folder is not None:
