@@ -649,7 +649,7 @@ def test_a_version_is_of_the_files_that_it_was_taken_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    corpus = tsv(tmp_path, [f"source {n}\ttarget {n}" for n in range(9)])
+    corpus = tsv(tmp_path, [f"source {n}\ttarget {n}" for n in range(99)], columns=[1, 2])
     version = files.version([corpus["tsv"]])
     assert run(tmp_path, corpus | {"version": version}).returncode == 0
     with Path(corpus["tsv"]).open("a", encoding="utf-8") as file:

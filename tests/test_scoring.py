@@ -35,7 +35,6 @@ from rnnmt.scoring.comparison import (
     minutes,
     reading,
     report,
-    section,
     spread,
     twins,
 )
@@ -48,7 +47,13 @@ from rnnmt.scoring.settings import (
     references,
     write_json,
 )
-from rnnmt.scoring.significance import holm, interval, paired_difference, paired_test
+from rnnmt.scoring.significance import (
+    holm,
+    interval,
+    paired_difference,
+    paired_test,
+    trials,
+)
 
 BLEU = partial(metrics.score, "bleu")
 SETTINGS = EvaluateSettings(bootstrap_samples=200, confidence=0.95, seed=1)
@@ -411,13 +416,12 @@ def test_the_report_has_every_number_in_its_place() -> None:
     ]  # fmt: skip
 
 
-def test_too_few_resamplings_are_said() -> None:
+@pytest.mark.parametrize("tests", [1, 25, 26, 200])
+def test_a_table_of_many_tests_gets_more_trials(tests: int) -> None:
     """Of n tests the smallest p that Holm can give is n / (samples + 1)."""
-    settings = EvaluateSettings(bootstrap_samples=199, confidence=0.75, seed=8)
-    for tests, said in (49, False), (50, True):
-        pairs = [Pair(str(i), "b", "test", 1.0, 0.5) for i in range(tests)]
-        text = "".join(section("t", "l", pairs, ["test"], settings))
-        assert (f"With only 199 resamplings the smallest p of {tests} tests" in text) == said
+    samples = trials(tests, 1000, 0.95)
+    assert (samples > 1000) == (tests > 25)
+    assert tests / (samples + 1) < 0.05 / 2 + 1e-9
 
 
 def test_a_difference_is_significant_below_the_level_only() -> None:

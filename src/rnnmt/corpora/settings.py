@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -144,14 +145,21 @@ def load() -> Corpus:
     chosen = params.validate(values, _schema(_head(values).source, values), ("corpus",))
     for file in own_files(chosen):
         for output in ("raw", "tokens", "links"):
-            folder = Path("data", chosen.name, output)
-            inside = Path(os.path.abspath(file)).is_relative_to(folder.absolute())  # also a link
-            if inside or Path(file).resolve().is_relative_to(folder.resolve()):
+            if _is_in(file, folder := os.path.join("data", chosen.name, output)):
                 raise UserError(
                     f"{params.path()}: corpus: {file}: the pipeline removes {folder} before it "
                     "writes there: keep your files in another folder"
                 )
     return chosen
+
+
+def _is_in(file: str, folder: str) -> bool:
+    """Whether it, or what it is a link to, stands there."""
+    with contextlib.suppress(ValueError):  # a path with a NUL, which is nowhere
+        return any(
+            Path(at(file)).is_relative_to(at(folder)) for at in (os.path.abspath, os.path.realpath)
+        )
+    return False
 
 
 def own_files(corpus: Corpus) -> list[str]:
