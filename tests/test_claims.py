@@ -409,6 +409,21 @@ def test_untrained_encoders_are_told_apart_by_how_their_gates_begin() -> None:
     assert trained == list(variants)
 
 
+def test_no_two_variants_look_alike() -> None:
+    """And one that is alone of its kind looks as its kind does everywhere."""
+    alike = made({"lstm-dot": {}} | {f"lstm-dot@{n}": {} for n in range(1, 40)})
+    looks = [
+        (form["color"], form["marker"])
+        for form in (pictures.look(alike, variant) for variant in alike.variants)
+    ]
+    assert len(set(looks)) == len(looks)
+    both = made({"lstm-dot": {}, "gru": {}, "gru@5": {}})
+    gru, part = (pictures.look(both, variant) for variant in ("gru", "gru@5"))
+    assert pictures.look(both, "lstm-dot") == pictures.look(alike, "lstm-dot")
+    assert gru["color"] == part["color"] == pictures.COLOURS["gru"]
+    assert gru["marker"] != part["marker"]
+
+
 def test_the_page_says_how_much_of_the_data_was_read() -> None:
     assert page.read(made({"gru@50": {}, "lstm@50": {}})) == "the same sentences"
     parts = page.read(made({"gru@5": {}, "lstm@50": {}, "lstm": {}}))

@@ -30,6 +30,9 @@ INK, LINE, PAPER = "#1c1d1f", "#d4d5d9", "#fdfdfc"
 # Of Okabe and Ito's palette, which differs for all kinds of colour vision.
 COLOURS = {"rnn": "#d55e00", "gru": "#009e73", "lstm": "#0072b2"}
 MARKERS = {"none": "o", "dot": "v", "general": "s", "additive": "D"}
+# Of variants that have cell and attention in common: each its own.
+FURTHER_COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#0072b2", "#8a8d93")
+FURTHER_MARKERS = ("^", "P", "X", "*", "<", ">", "p", "h", "d")
 DASHES = {"none": "--", "dot": ":", "general": "-", "additive": "-."}
 OUTCOME_COLOURS = dict(zip(OUTCOMES, ("#56b4e9", "#009e73", "#d55e00", "#8a8d93"), strict=True))
 GATE_COLOURS = {
@@ -129,14 +132,25 @@ def from_zero(axes: Sequence[Axes]) -> None:
 
 
 def look(evidence: Evidence, variant: str) -> dict[str, Any]:
-    """How a variant's line is drawn."""
-    model = evidence.settings(variant, "model")
-    attention = model["attention"]
+    """How a variant's line is drawn: by its cell and attention, which others may have too."""
+
+    def kind(one: str) -> tuple[str, str]:
+        model = evidence.settings(one, "model")
+        return model["cell"], model["attention"]
+
+    cell, attention = kind(variant)
+    colour, marker = COLOURS[cell], MARKERS[attention]
+    alike = [one for one in evidence.variants if kind(one) == (cell, attention)]
+    if place := alike.index(variant):
+        marker = FURTHER_MARKERS[(place - 1) % len(FURTHER_MARKERS)]
+        if len({kind(one)[0] for one in evidence.variants}) == 1:  # else colours are the cells'
+            others = [one for one in FURTHER_COLOURS if one != colour]
+            colour = [colour, *others][place % (1 + len(others))]
     return {
-        "color": COLOURS[model["cell"]],
-        "marker": MARKERS[attention],
+        "color": colour,
+        "marker": marker,
         "linestyle": DASHES[attention],
-        "markerfacecolor": PAPER if attention == "none" else COLOURS[model["cell"]],
+        "markerfacecolor": PAPER if attention == "none" else colour,
     }
 
 
