@@ -244,11 +244,12 @@ class Commands:
 
 def check_recipe(recipe: str) -> None:
     """Take the recipe's settings. Raises UserError where it is missing or shares a folder."""
-    if not Path("recipes", f"{recipe}.yaml").is_file():
-        known = ", ".join(sorted(file.stem for file in Path("recipes").glob("*.yaml")))
-        raise UserError(f"recipes/{recipe}.yaml: no such file; the recipes are {known}")
-    file = Path("recipes", f"{recipe}.yaml")
-    names = {path: named(path) for path in (Path("params.yaml"), *Path("recipes").glob("*.yaml"))}
+    file, recipes = Path("recipes", f"{recipe}.yaml"), sorted(Path("recipes").glob("*.yaml"))
+    if file not in recipes:
+        raise UserError(
+            f"{file}: no such file; the recipes are {', '.join(r.stem for r in recipes)}"
+        )
+    names = {path: named(path) for path in (Path("params.yaml"), *recipes)}
     os.environ["RNNMT_PARAMS"] = str(file)
     own = params.corpus_name()
     for other, name in names.items():

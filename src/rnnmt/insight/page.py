@@ -297,12 +297,12 @@ def inline(picture: Picture) -> Any:
 
 def reproduce(evidence: Evidence) -> dict[str, Any]:
     """What is needed to make the same again: sums, versions, settings, commands."""
-    settings = evidence.runs[next(iter(evidence.runs))].settings()
+    settings, again = evidence.runs[next(iter(evidence.runs))].settings(), remake("")
     lock = Path("requirements.lock")
     lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
     pins = dict(line.split()[0].split("==") for line in lines if "==" in line)
     return {
-        "command": remake("").replace("dvc", "make"),  # which needs no environment
+        "command": "make repro" if again == "dvc repro" else again,  # needs no environment
         "data": settings["data"],
         "code": settings["code"],
         "versions": {name: pins[name] for name in _LOCKED if name in pins},
