@@ -1,8 +1,8 @@
 """Latency and throughput of `rnnmt serve`: `python benchmarks/serving.py --model FOLDER`.
 
-Clients on one machine, each with one request of one sentence at a time, against a service that
-batches and one that translates one by one (`--max-batch 1`), in turn. Every answer is compared
-with that of the translator itself, so that none may be lost or mixed up.
+Clients on one machine, each with one request of one sentence at a time, against the service, the
+same service without batches (`--max-batch 1`) and the same translator behind LitServe, in turn.
+Every answer is compared with that of the translator itself, so that none may be lost or mixed up.
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ import common
 
 CLIENTS = (1, 8, 64)
 BAR = 3.0  # times the throughput of one by one, at the most clients
-SERVICES = {"batching": 64, "one by one": 1}  # --max-batch
+BATCH = 64  # sentences translated together, at most
+PEERS = Path(__file__).parent / "peers"
+LITSERVE = Path(__file__).parent / ".venv-peers/litserve"  # made by peers/install.sh
 
 
 def main() -> None:
     arguments = _parse()
     sentences = Path(arguments.sentences).read_text(encoding="utf-8").splitlines()[:500]
     expected = translated(arguments.model, sentences, arguments.threads)
+    services = _services(arguments)
     found: dict[str, dict[int, list[dict[str, float]]]] = {
-        name: {clients: [] for clients in CLIENTS} for name in SERVICES
+        name: {clients: [] for clients in CLIENTS} for name in services
     }
     wrong = 0
     for _ in range(arguments.runs):
-        for name, batch in SERVICES.items():
-            command = _command(arguments, batch)
+        for name, command in services.items():
             with service(command) as port:
                 for clients in CLIENTS:
                     measured = asyncio.run(
@@ -59,17 +61,23 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of the translator")
-    parser.add_argument("--server", help="another service's program, given FOLDER PORT BATCH")
     return parser.parse_args()
 
 
-def _command(arguments: argparse.Namespace, batch: int) -> list[str]:
-    if arguments.server:
-        return [sys.executable, arguments.server, arguments.model, "PORT", str(batch)]
-    return [
+def _services(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """The command of each service, LitServe's too if it is installed."""
+    threads = str(arguments.threads)
+    own = [
         sys.executable, "-m", "rnnmt.cli", "serve", "--model", arguments.model, "--port", "PORT",
-        "--threads", str(arguments.threads), "--max-batch", str(batch), "--timeout", "600",
+        "--threads", threads, "--timeout", "600", "--max-batch",
     ]  # fmt: skip
+    services = {"rnnmt": [*own, str(BATCH)], "rnnmt, one by one": [*own, "1"]}
+    if not LITSERVE.exists():
+        print(f"without LitServe: {PEERS / 'install.sh'} installs it")
+        return services
+    program = str(PEERS / "litserve_service.py")
+    litserve = [sys.executable, program, arguments.model, "PORT", str(BATCH), threads]
+    return services | {"LitServe": litserve}
 
 
 def translated(model: str, sentences: Sequence[str], threads: int) -> dict[str, str]:
@@ -182,13 +190,16 @@ def report(
     ]
     print(common.table(["service", "clients", "p50 ms", "p95 ms", "p99 ms", "requests/s"], rows))
     most = str(CLIENTS[-1])
-    per_second = [results[name][most]["per_second"]["median"] for name in SERVICES]
-    gain = per_second[0] / per_second[1]
-    print(f"\nbatching at {most} clients: {gain:.1f} times one by one (bar: {BAR:g})")
-    print(f"answers lost or mixed up: {wrong}")
-    if not arguments.server:
-        values = {"gain": round(gain, 2), "wrong": wrong, "services": results}
-        print(common.write("serving", arguments.threads, values))
+    batching, *others = (
+        (name, by_clients[most]["per_second"]["median"]) for name, by_clients in results.items()
+    )
+    gains = {name: round(batching[1] / per_second, 2) for name, per_second in others}
+    print()
+    for name, gain in gains.items():
+        print(f"{gain:.1f} times the requests of {most} clients that {name!r} answers")
+    print(f"(bar: {BAR:g} times one by one); answers lost or mixed up: {wrong}")
+    values = {"gains": gains, "wrong": wrong, "services": results}
+    print(common.write("serving", arguments.threads, values))
 
 
 if __name__ == "__main__":

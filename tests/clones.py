@@ -51,7 +51,7 @@ def shrink(settings: dict[str, Any]) -> dict[str, Any]:
     }
     small["evaluate"] = settings["evaluate"] | {"bootstrap_samples": 100}
     small["analyze"] = {"sentences": 8, "beams": [1, 2, 4], "examples": 3}
-    small["memory"] = {"lags": [3, 5], "parameters": 200, "updates": 20}
+    small["memory"] = {"seeds": 2, "lags": [3, 5], "parameters": 200, "updates": 20}
     return small
 
 

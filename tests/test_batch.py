@@ -323,6 +323,7 @@ def test_its_state_is_plain_numbers() -> None:
     loader = BatchLoader(make_store(random_pairs(20)), 30, 7)
     next(iter(loader))
     assert {type(value) for value in loader.state_dict().values()} == {int}
+    assert loader.state_dict() == {"epoch": 0, "yielded": 1}
 
 
 # --- sentences cut anew ---------------------------------------------------------------------------
@@ -498,3 +499,4 @@ def test_what_is_read_together_is_never_too_much() -> None:
     assert sizes == [
         (128, 1), (128, 1), (46, 200), (1, 9_000), (1, 9_000), (1, 20_000), (1, 30_000),
     ]  # fmt: skip
+    assert in_chunks([0, 1, 2], lambda _: 8_192, 128) == [[0, 1], [2]]  # as many as are allowed

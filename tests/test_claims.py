@@ -143,11 +143,12 @@ def aer(low: float, high: float) -> dict[str, Any]:
     return {"alignment": {"test": {"aer": rate, "strongest": ["0 1", "0 0"]} | other}}
 
 
-def lags(rnn: int, gru: int, lstm: int, failed: float = 0.9) -> list[dict[str, Any]]:
+def lags(rnn: int, gru: int, lstm: int, failed: float = 0.9, seed: int = 1) -> list[dict[str, Any]]:
     """Both tasks solved up to these lags, of 10, 20 and 40, with `failed` error beyond."""
     return [
         {
-            "task": task, "cell": cell, "lag": lag, "error": 0.05 if lag <= longest else failed,
+            "task": task, "cell": cell, "lag": lag, "seed": seed,
+            "error": 0.05 if lag <= longest else failed,
             "solved_after": 25 if lag <= longest else None,
         }
         for task in ("adding", "copy")
@@ -192,6 +193,12 @@ CASES: list[tuple[str, str, Evidence]] = [
     ("poor-memory", OPEN, made({}, memory=lags(0, 0, 0))),
     ("poor-memory", OPEN, made({}, memory=lags(20, 20, 20, failed=0.3))),
     ("poor-memory", CONTRADICTED, made({}, memory=lags(20, 20, 10))),
+    ("poor-memory", SUPPORTED, made({}, memory=lags(10, 40, 40) + lags(0, 40, 40, seed=2))),
+    ("poor-memory", OPEN, made({}, memory=lags(10, 40, 40) + lags(40, 40, 40, seed=2))),
+    ("poor-memory", OPEN, made({}, memory=lags(10, 40, 40) + lags(10, 40, 10, seed=2))),
+    ("poor-memory", OPEN, made({}, memory=lags(0, 40, 40) + lags(0, 40, 40, 0.4, seed=2))),
+    ("poor-memory", CONTRADICTED, made({}, memory=lags(20, 20, 10) + lags(20, 10, 20, seed=2))),
+    ("poor-memory", OPEN, made({}, memory=lags(20, 20, 10) + lags(20, 40, 20, seed=2))),
     ("remembers-by-default", SUPPORTED, made({"lstm": gates(0.7)})),
     ("remembers-by-default", OPEN, made({"lstm": gates(0.5)})),
     ("remembers-by-default", OPEN, made({"lstm": gates(0.7), "lstm-dot": gates(0.3)})),
@@ -374,12 +381,18 @@ def test_equal_ranks_and_few_cells_have_a_correlation() -> None:
     assert estimates.rank_correlation([1.0], [2.0], SCORING) == (0, 0, 0)
 
 
-def test_longest_lags() -> None:
-    results = [
-        {"task": "adding", "cell": "rnn", "lag": lag, "solved_after": solved}
-        for lag, solved in ((10, 50), (20, 90), (40, None))
-    ]
-    assert claims.longest_solved(results) == {"adding": {"rnn": 20}}
+def test_what_is_remembered_is_told_for_all_seeds() -> None:
+    results = claims.Remembered.of(lags(20, 40, 10)[:9] + lags(10, 40, 10, seed=2)[:9])
+    assert results.by_all == {"rnn": 10, "gru": 40, "lstm": 10}
+    assert results.by_any == {"rnn": 20, "gru": 40, "lstm": 10}
+    told = made({}, memory=lags(20, 40, 10) + lags(10, 40, 10, failed=0.8, seed=2))
+    _, text = measured("poor-memory", told)
+    assert (
+        "adding: longest lag solved with every seed by rnn 10, gru 40, lstm 10, of 10, 20" in text
+    )
+    assert "adding, lag 10, rnn: solved after 25 updates." in text
+    assert "rnn: solved after 25 updates with 1 of 2 seeds, error 0.80 of one" in text
+    assert "rnn: not solved, error 0.80 to 0.90 of one without memory." in text
 
 
 def test_the_tables_have_what_the_claims_cite() -> None:

@@ -378,6 +378,7 @@ def test_cells_have_equally_many_parameters_and_a_gru_solves_a_short_lag() -> No
     assert solved["solved_after"]
     assert solved["error"] < memory.SOLVED
     assert solved == memory.run("adding", "gru", 4, 800, 300)
+    assert solved != memory.run("adding", "gru", 4, 800, 300, seed=2)
 
 
 def test_operations_counted_by_hand() -> None:

@@ -85,7 +85,7 @@ decode: {beam: 5, nbest: 3, length_penalty: [1.0], max_length_ratio: 3.0, batch_
 evaluate: {bootstrap_samples: 1000, confidence: 0.95, seed: 12345}
 promote: {level: 0.05, margin: 0.5, max_slowdown: 2.0}
 analyze: {sentences: 60, beams: [1, 2, 5], examples: 12}
-memory: {lags: [10, 20], parameters: 3000, updates: 500}
+memory: {seeds: 3, lags: [10, 20], parameters: 3000, updates: 500}
 variants:
   x: {cell: gru}
   y:
@@ -356,6 +356,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
         [[1], [1, 1001], [1, 2, 1001], [2], [1, 1, 2], [1, 3, 2]],
     ),
     "analyze.examples": ([1, 100], [0, 101]),
+    "memory.seeds": ([1, 100], [0, 101]),
     "memory.lags": ([[2], [3, 4]], [[], [1], [2, 2], [4, 3]]),
     "memory.parameters": ([100, 10_000_000], [99, 10_000_001]),
     "memory.updates": ([1, 10**9], [0, 10**9 + 1]),

@@ -704,6 +704,16 @@ def test_an_ensemble_of_equals_is_the_model(
                 np.testing.assert_allclose(one.alignment, other.alignment, atol=1e-5)
 
 
+def test_an_ensemble_may_keep_more_hypotheses_than_there_are_words(tokenizer: Tokenizer) -> None:
+    """And one sentence alone begins with as many of them as a batch does."""
+    single = translator(tokenizer, "gru", "general")
+    both = Translator(single.trained, RATIO, [single.trained])
+    for beam in (3, tokenizer.vocabulary_size + 5):
+        [found], [expected] = (search.beam(TEXT[:1], beam, 3, 0.0) for search in (both, single))
+        log_probs = [t.hypothesis.log_prob for t in expected]
+        assert [t.hypothesis.log_prob for t in found] == pytest.approx(log_probs, abs=1e-3)
+
+
 def test_an_ensemble_takes_the_mean_of_the_probabilities(tokenizer: Tokenizer) -> None:
     """By teacher forcing of each model, and whichever of them comes first."""
     members = [translator(tokenizer, cell, "general", seed) for seed, cell in enumerate(CELLS)]
@@ -742,6 +752,18 @@ def test_models_of_other_tokenizers_are_refused(tokenizer: Tokenizer) -> None:
     one, strange = (translator(t, "gru", "dot").trained for t in (tokenizer, other))
     with pytest.raises(UserError, match="different tokenizers"):
         Translator(one, RATIO, [strange])
+    for side in ("source", "target"):  # one of the two is enough
+        with pytest.raises(UserError, match="different tokenizers"):
+            Translator(one, RATIO, [one._replace(**{side: other})])
+
+
+def test_long_sentences_have_no_alignment() -> None:
+    weights = np.ones((1, 600), dtype=np.float32)
+    hypothesis = Hypothesis((4,), 0.0, 0.0, weights)
+    known, unknown = (Translation("", hypothesis, ["a"] * n, ["b"]) for n in (500, 501))
+    assert known.alignment is not None
+    assert known.alignment.shape == (1, 500)
+    assert unknown.alignment is None
 
 
 @pytest.mark.parametrize("attention", ["none", "dot"])

@@ -1,10 +1,13 @@
-"""The same service with LitServe, for `benchmarks/serving.py --server` (pip install litserve).
+"""The same translator behind LitServe, for `benchmarks/serving.py`.
 
-python benchmarks/serving.py --server benchmarks/peers/litserve_service.py
+python litserve_service.py FOLDER PORT BATCH THREADS
 """
 
 import sys
+from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1] / ".venv-peers/litserve"))
 
 import litserve
 
@@ -19,7 +22,7 @@ class Api(litserve.LitAPI):
     def setup(self, device: str) -> None:  # noqa: ARG002
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(int(sys.argv[4]))
         self.translator = Translator(load_model(sys.argv[1]))
         self.search = Search()
 

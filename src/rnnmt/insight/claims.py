@@ -8,7 +8,7 @@ wants evidence for either answer: what is not shown is not thereby refuted.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -186,70 +186,98 @@ def _gated_peers(evidence: Evidence, run: str) -> list[str]:
 def poor_memory(evidence: Evidence) -> Finding | None:
     if not evidence.memory:
         return None
-    longest = longest_solved(evidence.memory)
     lags = ", ".join(map(str, sorted({one["lag"] for one in evidence.memory})))
-    tasks = [[one for one in evidence.memory if one["task"] == task] for task in longest]
+    tasks = {
+        task: Remembered.of([one for one in evidence.memory if one["task"] == task])
+        for task in dict.fromkeys(one["task"] for one in evidence.memory)
+    }
+    seeds = len({one["seed"] for one in evidence.memory})
     return Finding(
         verdict(
-            [_rnn_falls_short(results) for results in tasks],
-            [_rnn_keeps_up(results) for results in tasks],
+            [_rnn_falls_short(results) for results in tasks.values()],
+            [_rnn_keeps_up(results) for results in tasks.values()],
         ),
         [
-            f"{task}: longest lag solved by "
-            + ", ".join(f"{cell} {lag or 'none'}" for cell, lag in by.items())
+            f"{task}: longest lag solved with every seed by "
+            + ", ".join(f"{cell} {lag or 'none'}" for cell, lag in results.by_all.items())
             + f", of {lags}."
-            for task, by in longest.items()
+            for task, results in tasks.items()
         ]
-        + [_solved(one) for one in evidence.memory]
+        + [
+            f"{task}, lag {lag}, {cell}: {_solved(trials)}."
+            for task, results in tasks.items()
+            for (cell, lag), trials in results.trials.items()
+        ]
         + [
             "Gates begin with memories of up to 20 steps, as those of translation models without "
             "attention; each cell has the learning rate with which it solves the longest lags.",
-            "One seed; the number of updates is limited: with more, longer lags may be solved.",
+            f"{seeds} {'seeds' if seeds > 1 else 'seed'}; the number of updates is limited: with "
+            "more, longer lags may be solved.",
         ],
         ["tables/memory.csv"],
-        {"longest": longest},
+        {"longest": {task: results.by_all for task, results in tasks.items()}},
     )
 
 
-def _rnn_falls_short(results: Sequence[dict[str, Any]]) -> bool:
+class Remembered(NamedTuple):
+    """One memory task: what each cell has solved with every seed, and with any of them."""
+
+    trials: dict[tuple[str, int], list[dict[str, Any]]]  # of each cell and lag, one for each seed
+    by_all: dict[str, int]  # cell -> the longest lag, 0 where there is none
+    by_any: dict[str, int]
+
+    @classmethod
+    def of(cls, results: Sequence[dict[str, Any]]) -> Remembered:
+        trials: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for one in results:
+            trials.setdefault((one["cell"], one["lag"]), []).append(one)
+
+        def longest(enough: Callable[[Iterable[object]], bool]) -> dict[str, int]:
+            found = dict.fromkeys((cell for cell, _ in trials), 0)
+            for (cell, lag), some in trials.items():
+                if enough(one["solved_after"] for one in some):
+                    found[cell] = max(found[cell], lag)
+            return found
+
+        return cls(trials, longest(all), longest(any))
+
+    def fails(self, cell: str, lag: int) -> bool:
+        """Clearly, with every seed."""
+        return all(one["error"] > FAILED for one in self.trials[cell, lag])
+
+
+def _rnn_falls_short(results: Remembered) -> bool:
     """In one task; see the rule."""
-    [longest], error = longest_solved(results).values(), _errors(results)
+    longest = results.by_all
     return all(
-        longest[cell] > longest["rnn"] and error["rnn", longest[cell]] > FAILED
+        longest[cell] > results.by_any["rnn"] and results.fails("rnn", longest[cell])
         for cell in keeping.GATED
     )
 
 
-def _rnn_keeps_up(results: Sequence[dict[str, Any]]) -> bool:
+def _rnn_keeps_up(results: Remembered) -> bool:
     """In one task; see the rule."""
-    [longest], error = longest_solved(results).values(), _errors(results)
-    mine = longest["rnn"]
-    beyond = [lag for _, lag in error if lag > mine]
+    mine = results.by_all["rnn"]
+    beyond = [lag for _, lag in results.trials if lag > mine]
     return bool(mine and beyond) and all(
-        longest[cell] <= mine and error[cell, min(beyond)] > FAILED for cell in keeping.GATED
+        results.by_any[cell] <= mine and results.fails(cell, min(beyond)) for cell in keeping.GATED
     )
 
 
-def _errors(results: Sequence[dict[str, Any]]) -> dict[tuple[str, int], float]:
-    return {(one["cell"], one["lag"]): one["error"] for one in results}
+def _solved(trials: Sequence[dict[str, Any]]) -> str:
+    updates = [one["solved_after"] for one in trials if one["solved_after"]]
+    errors = [one["error"] for one in trials if not one["solved_after"]]
+    after = f"solved after {_range(updates, 'd')} updates" if updates else "not solved"
+    if not errors:
+        return after
+    some = f" with {len(updates)} of {len(trials)} seeds" if updates else ""
+    return f"{after}{some}, error {_range(errors, '.2f')} of one without memory"
 
 
-def _solved(one: dict[str, Any]) -> str:
-    updates = one["solved_after"]
-    what = f"{one['task']}, lag {one['lag']}, {one['cell']}: "
-    if updates:
-        return what + f"solved after {updates} updates."
-    return what + f"not solved, error {one['error']:.2f} of one without memory."
-
-
-def longest_solved(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """task -> cell -> the longest lag that was solved, 0 where none was."""
-    found: dict[str, dict[str, int]] = {}
-    for one in results:
-        by_cell = found.setdefault(one["task"], {})
-        solved = one["lag"] if one["solved_after"] else 0
-        by_cell[one["cell"]] = max(by_cell.get(one["cell"], 0), solved)
-    return found
+def _range(values: Sequence[float], form: str) -> str:
+    """`75` or `75 to 100`."""
+    ends = dict.fromkeys(format(end, form) for end in (min(values), max(values)))
+    return " to ".join(ends)
 
 
 # --- gates ----------------------------------------------------------------------------------
@@ -619,12 +647,12 @@ STATEMENTS = (
     Statement(
         "poor-memory",
         "Standard RNNs have poor memory.",
-        "Cells of equally many parameters learn two memory tasks, with one seed, so that a clear "
-        "margin is wanted. Supported when in both the rnn's longest solved lag is shorter than "
-        "those of the gru and of the lstm, and the longest one of each leaves it with more than "
-        f"{FAILED:g} of the error without memory. Not supported when in both the rnn solves a lag, "
-        "neither of them a longer one, and the next one leaves both with more than "
-        f"{FAILED:g} of that error; where it solves the longest of all lags, nothing is decided.",
+        "Cells of equally many parameters learn two memory tasks. Supported when in both the "
+        "longest lags that the gru and the lstm solve with every seed are longer than any that the "
+        f"rnn solves with any, and leave it with more than {FAILED:g} of the error without memory, "
+        "with every seed. Not supported when in both the rnn solves a lag with every seed, neither "
+        f"of them a longer one with any, and the next one leaves both with more than {FAILED:g} of "
+        "that error, with every seed; where it solves the longest of all lags, nothing is decided.",
         "memory-tasks.svg",
         poor_memory,
     ),

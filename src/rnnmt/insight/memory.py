@@ -12,11 +12,14 @@ Shapes: B sequences, T steps, I input width, H hidden width.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rnnmt.insight.settings import MemorySettings
 from rnnmt.model.cells import CELLS, Recurrent
 
 SYMBOLS, KINDS = 3, 4
@@ -77,16 +80,21 @@ def width(cell: str, inputs: int, outputs: int, parameters: int) -> int:
     return hidden
 
 
-def run(task: str, cell: str, lag: int, parameters: int, updates: int) -> dict[str, Any]:
-    """Train one cell on one task, until solved or for so many updates. The same each time."""
+def run(
+    task: str, cell: str, lag: int, parameters: int, updates: int, seed: int = 1
+) -> dict[str, Any]:
+    """Train one cell on one task, until solved or for so many updates.
+
+    `seed` is that of the first weights and of the sequences to learn from, never of those held out.
+    """
     make, inputs, outputs, last, trivial = {
         "adding": (adding, 2, 1, 1, 1 / 6),
         "copy": (copying, KINDS + 2, KINDS, SYMBOLS, math.log(KINDS)),
     }[task]
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = Rememberer(cell, inputs, outputs, width(cell, inputs, outputs, parameters))
     optimizer = torch.optim.Adam(model.parameters(), lr=RATES[cell])
-    random = torch.Generator().manual_seed(1)
+    random = torch.Generator().manual_seed(seed)
     held_out = make(HELD_OUT, lag, torch.Generator().manual_seed(0))
     curve: list[tuple[int, float]] = []
     for update in range(1, updates + 1):
@@ -104,6 +112,7 @@ def run(task: str, cell: str, lag: int, parameters: int, updates: int) -> dict[s
         "task": task,
         "cell": cell,
         "lag": lag,
+        "seed": seed,
         "hidden": model.recurrent.hidden,
         "parameters": sum(p.numel() for p in model.parameters()),
         "error": curve[-1][1],  # 1 is that of one who remembers nothing
@@ -112,14 +121,11 @@ def run(task: str, cell: str, lag: int, parameters: int, updates: int) -> dict[s
     }
 
 
-def run_all(lags: list[int], parameters: int, updates: int) -> list[dict[str, Any]]:
-    """Every task, cell and lag."""
-    return [
-        run(task, cell, lag, parameters, updates)
-        for task in ("adding", "copy")
-        for cell in CELLS
-        for lag in lags
-    ]
+def run_all(settings: MemorySettings) -> Iterator[dict[str, Any]]:
+    """Every task, cell, lag and seed."""
+    seeds = range(1, settings.seeds + 1)
+    for task, cell, lag, seed in product(("adding", "copy"), CELLS, settings.lags, seeds):
+        yield run(task, cell, lag, settings.parameters, settings.updates, seed)
 
 
 def _loss(task: str, model: Rememberer, batch: tuple[Tensor, Tensor], last: int) -> Tensor:

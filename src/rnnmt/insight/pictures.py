@@ -362,11 +362,16 @@ def _memory(evidence: Evidence) -> Figure:
     for panel, task in zip(axes, tasks, strict=True):
         for cell, marker in markers.items():
             rows = [r for r in evidence.memory if (r["task"], r["cell"]) == (task, cell)]
-            lags, errors = [r["lag"] for r in rows], [r["error"] for r in rows]
-            panel.plot(lags, errors, color=COLOURS[cell], label=cell, marker=marker)
+            lags = sorted({r["lag"] for r in rows})
+            errors = [[r["error"] for r in rows if r["lag"] == lag] for lag in lags]
+            middles = [statistics.median(some) for some in errors]
+            least, greatest = [min(some) for some in errors], [max(some) for some in errors]
+            panel.plot(lags, middles, color=COLOURS[cell], label=cell, marker=marker)
+            panel.vlines(lags, least, greatest, color=COLOURS[cell])
+            unsolved = {r["lag"] for r in rows if not r["solved_after"]}
+            hollow = [n for n, lag in enumerate(lags) if lag in unsolved]
             panel.plot(
-                [r["lag"] for r in rows if not r["solved_after"]],
-                [r["error"] for r in rows if not r["solved_after"]],
+                [lags[n] for n in hollow], [middles[n] for n in hollow],
                 color=COLOURS[cell], marker=marker, linestyle="none", markerfacecolor=PAPER,
             )  # fmt: skip
         panel.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
@@ -704,8 +709,9 @@ PICTURES: dict[str, tuple[str, str, Callable[[Evidence], Figure | None]]] = {
     "memory-tasks.svg": (
         "What the cells can remember",
         """Two tasks that need nothing but memory, for cells of equally many parameters. At 1
-        (dotted) a cell does no better than without memory, at 0 it is perfect. A filled mark: the
-        task was solved; a hollow one: the updates ran out first.""",
+        (dotted) a cell does no better than without memory, at 0 it is perfect. The median of the
+        seeds, the line through it from the least to the greatest. A filled mark: the task was
+        solved with every seed; a hollow one: with one at least the updates ran out first.""",
         _memory,
     ),
     "gates.svg": (

@@ -24,6 +24,7 @@ class AnalyzeSettings(Settings):
 
 
 class MemorySettings(Settings):
+    seeds: int = Field(ge=1, le=100)
     lags: list[int] = Field(min_length=1)
     parameters: int = Field(ge=100, le=10_000_000)
     updates: int = Field(ge=1, le=1_000_000_000)

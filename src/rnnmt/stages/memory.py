@@ -3,8 +3,8 @@
     python -m rnnmt.stages.memory
 
 Trains rnn, gru and lstm of equally many parameters on the adding problem and on copy memory, with
-the lags of the section `memory`, and writes `reports/NAME/analysis/memory.json`. No corpus has a
-say in it.
+the lags and seeds of the section `memory`, and writes `reports/NAME/analysis/memory.json`. No
+corpus has a say in it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ def main() -> None:
     params.use_threads()
     from rnnmt.insight.memory import run_all
 
-    results = run_all(settings.lags, settings.parameters, settings.updates)
-    for one in results:
+    results = []
+    for one in run_all(settings):
+        results.append(one)
         solved = one["solved_after"]
         said = f"solved after {solved} updates" if solved else "not solved"
-        print(f"{one['task']}, lag {one['lag']}, {one['cell']}: {said}, error {one['error']:.2f}")
+        print(
+            f"{one['task']}, lag {one['lag']}, {one['cell']}, seed {one['seed']}: {said}, "
+            f"error {one['error']:.2f}",
+            flush=True,
+        )
     path = reports(params.corpus_name()) / "analysis" / "memory.json"
     write_json(path, {"settings": settings.model_dump(), "results": results})
 
