@@ -43,7 +43,7 @@ def main() -> None:
                 for seed in comparison["seeds"]
                 for translations in [wanted.hypotheses(Run(corpus, variant, seed), test, "beam")]
             ]
-            spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+            spread = f" (sd {statistics.stdev(scores):.2f})" if len(scores) > 1 else ""
             print(f"{variant} {test}: {statistics.mean(scores):.2f}{spread}")
     print(f"{metric.get_signature()}, lowercased, tokenised by sacremoses; beam search")
 

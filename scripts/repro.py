@@ -178,7 +178,7 @@ def run_chains(chains: dict[str, list[str]], commands: Commands) -> None:
     if failed:
         raise UserError(
             f"failed: {', '.join(failed)}; their lines above say why. The same command goes on "
-            "with what is left"
+            "with what is left; to compare the others alone, take it out of `variants`"
         )
 
 

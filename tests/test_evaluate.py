@@ -112,8 +112,8 @@ def test_one_setting_at_a_time(done: Path) -> None:
     comparison = read(done / "comparison.json")
     tested = {(t["variant"], t["split"]): t for t in comparison["tests"]["best"]}
     best = comparison["best"]
-    for _, variant, baseline, time, valid, *points in found:
-        assert time == "1.00 ×"
+    for _, variant, baseline, time, penalty, valid, *points in found:
+        assert (time, penalty) == ("1.00 ×", "1")
         gain = [read(done / f"scores/{v}-1.json")["valid"]["bleu"] for v in (variant, baseline)]
         assert float(valid) == pytest.approx(gain[0] - gain[1], abs=0.06)
         if variant == best:
@@ -153,7 +153,8 @@ def test_several_seeds(tmp_path: Path) -> None:
     pairs = read(reports / "comparison.json")["tests"]["beam"]
     assert pairs[0]["difference"] == pytest.approx(sum(gains) / 2, abs=0.02)
     ablation = (reports / "ablation.md").read_text(encoding="utf-8")
-    assert all("(sd " in row[4] for row in rows(ablation))
+    assert all("(sd " in row[n] for row in rows(ablation) for n in (5, 6, 8))
+    assert pairs[0]["deviation"] == pytest.approx(abs(gains[0] - gains[1]) / 2**0.5, abs=0.02)
 
 
 def test_errors_name_the_stage_to_run(tmp_path: Path) -> None:

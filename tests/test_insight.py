@@ -33,6 +33,7 @@ from rnnmt.insight.alignment import (
     entropy,
     error_rate,
     kendall_tau,
+    nearest,
     owners,
     strongest,
 )
@@ -190,6 +191,8 @@ def test_alignment_error_rate() -> None:
     assert rate({(0, 0), (2, 2)}) == pytest.approx(1 - (1 + 1) / (2 + 2))
     assert rate({(2, 2)}) == 1
     assert diagonal(true) == {(0, 0), (1, 1), (2, 2)}
+    some = Links(["a", "b"], ["x", "y", "z"], {(1, 0)}, {(0, 0), (1, 0), (1, 1)})
+    assert nearest(some) == {(1, 0), (1, 1), (0, 2)}  # sure, possible, none
 
 
 def test_kendalls_tau_by_hand() -> None:

@@ -36,6 +36,7 @@ from rnnmt.scoring.comparison import (
     reading,
     report,
     spread,
+    tuned,
     twins,
 )
 from rnnmt.scoring.gate import Evidence, Finding
@@ -284,11 +285,17 @@ def test_holm_never_helps_and_keeps_the_order(p_values: list[float]) -> None:
 
 
 def variant(
-    name: str, cell: str, attention: str, valid: float, hidden: int = 8, heads: int = 1
+    name: str,
+    cell: str,
+    attention: str,
+    valid: float,
+    hidden: int = 8,
+    heads: int = 1,
+    rate: float = 0.1,
 ) -> Variant:
     model = {"cell": cell, "attention": attention, "hidden": hidden, "heads": heads}
     scores = [{"valid": {"beam": {"bleu": {"score": valid}}}}]
-    return Variant(name, {"model": model}, [], [], scores)
+    return Variant(name, {"model": model, "train": {"learning_rate": rate}}, [], [], scores)
 
 
 def test_the_best_and_the_twins() -> None:
@@ -298,6 +305,16 @@ def test_the_best_and_the_twins() -> None:
     heads = variant("heads", "gru", "dot", 60.0, heads=4)  # which the twin has no use for
     assert best([plain, twin, wider, lone]) is twin
     assert twins([plain, twin, wider, lone, heads]) == [(twin, plain), (heads, plain)]
+
+
+def test_of_several_learning_rates_the_best_one_stands_for_all() -> None:
+    plain, slow = (
+        variant("plain", "gru", "none", 50.0),
+        variant("slow", "gru", "none", 51.0, rate=1),
+    )
+    dot, fast = variant("dot", "gru", "dot", 70.0, rate=2), variant("fast", "gru", "dot", 9.0)
+    assert tuned([plain, slow, dot, fast]) == [slow, dot]
+    assert twins([plain, slow, dot, fast]) == [(dot, slow)]
 
 
 def test_the_reading_follows_from_the_adjusted_p() -> None:
@@ -337,7 +354,7 @@ def measured(name: str, attention: str, seeds: int, bleu: float) -> Variant:
             for s in range(seeds)
         ],
         [
-            {"beam": 4, "threads": 2, "splits": {
+            {"beam": 4, "threads": 2, "length_penalty": 1.0 + s, "splits": {
                 split: {"greedy": {"seconds": 1.0, "sentences": 1000 * (s + 1)},
                         "beam": {"seconds": 2.0, "sentences": 100 * size}}
                 for split, size in (("valid", 1), ("test", 2))
@@ -402,7 +419,8 @@ def test_the_report_has_every_number_in_its_place() -> None:
         (one, "with seed 1. Sentences: test 7. "), (two, "with seeds 1, 2. Sentences: test 7. "),
         (one, "`dot` has the highest validation BLEU, 31.0;"), (one, "\n\n## Method\n\n"),
         (one, "the 90 % bootstrap interval"), (one, "which keeps 4 hypotheses."),
-        (one, "threads: 2."), (one, "One seed was trained: p says nothing"),
+        (one, "threads: 2."), (one, "has chosen: 1: plain, dot."), (two, ": 1/2: plain, dot."),
+        (one, "One seed was trained: p says nothing"),
         (two, "is the mean over 2 seeds"), (two, "- Numbers are means over the seeds"),
         (one, "signatures:\n\n- bleu: `nrefs:1`\n- ter: `case:lc`\n"),
         (one, "- **test**, at 10 % after Holm: worse: plain; no difference shown: dot."),

@@ -70,6 +70,15 @@ def diagonal(links: Links) -> set[Link]:
     return {(min(source - 1, (2 * j + 1) * source // (2 * target)), j) for j in range(target)}
 
 
+def nearest(links: Links) -> set[Link]:
+    """What comes nearest to the links, of all that give each target word one source word."""
+    found = []
+    for place in range(len(links.target)):
+        of_word = [[link for link in some if link[1] == place] for some in links[2:]]
+        found.append(min(of_word[0] or of_word[1] or [(0, place)]))
+    return set(found)
+
+
 def aer_counts(found: set[Link], true: Links) -> tuple[int, int]:
     """What `error_rate` sums: links found and right, and links found and wanted."""
     hits = len(found & true.sure) + len(found & true.possible)

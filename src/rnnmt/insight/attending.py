@@ -18,6 +18,7 @@ from rnnmt.insight.alignment import (
     diagonal,
     entropy,
     error_rate,
+    nearest,
     owners,
     strongest,
 )
@@ -61,12 +62,13 @@ def forced(
 def judged(
     attended: Sequence[Attended], links: Sequence[Links], settings: EvaluateSettings
 ) -> dict[str, Any]:
-    """Alignment error rate, against that of a diagonal, and entropy."""
+    """Alignment error rate, beside that of a diagonal and the least there can be, and entropy."""
     found = [strongest(one.words) for one in attended]
     entropies = np.array([entropy(one.pieces) for one in attended])
     return {
         "aer": _rate(found, links, settings),
         "aer_diagonal": _rate([diagonal(pair) for pair in links], links, settings),
+        "aer_least": _rate([nearest(pair) for pair in links], links, settings),
         "entropy_bits": scored(
             entropies[:, None], lambda sums: float(sums[0]) / len(entropies), settings
         ),

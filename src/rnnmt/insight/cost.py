@@ -51,7 +51,10 @@ def of_variant(evidence: Evidence, variant: str) -> int:
 
 
 def costs(evidence: Evidence) -> list[dict[str, Any]]:
-    """One row for each variant; times and peak memory are means over the seeds."""
+    """One row for each variant; times and peak memory are means over the seeds.
+
+    `epoch_seconds` and tokens a second are of training alone, `seconds_until_best` with validation.
+    """
     rows = []
     for variant in evidence.variants:
         values = evidence.comparison["variants"][variant]
@@ -62,7 +65,7 @@ def costs(evidence: Evidence) -> list[dict[str, Any]]:
                 "variant": variant,
                 "parameters": training[0]["parameters"],
                 "operations": of_variant(evidence, variant),
-                "epoch_seconds": _mean([t["seconds"] / t["epochs"] for t in training]),
+                "epoch_seconds": _mean([statistics.mean(t["training_seconds"]) for t in training]),
                 "seconds_until_best": _mean(until_best),
                 "training_tokens_per_second": _mean(
                     [t["target_tokens_per_second"] for t in training]

@@ -55,18 +55,6 @@ def mean(values: Sequence[float], settings: EvaluateSettings) -> Estimate:
     return bootstrap(lambda weight: float(weight @ array / weight.sum()), len(array), settings)
 
 
-def ratio(a: Sequence[float], b: Sequence[float], settings: EvaluateSettings) -> Estimate:
-    """The geometric mean of positive `a` (N,) over that of `b` (M,), each resampled by itself."""
-    x, y = np.log(a), np.log(b)
-    random = np.random.default_rng(settings.seed)
-    drawn = [
-        random.choice(x, len(x)).mean() - random.choice(y, len(y)).mean()
-        for _ in range(settings.bootstrap_samples)
-    ]
-    ends = (x.mean() - y.mean(), *_ends(drawn, settings))
-    return Estimate(*(float(np.exp(end)) for end in ends))
-
-
 def rank_correlation(
     a: Sequence[float], b: Sequence[float], settings: EvaluateSettings
 ) -> Estimate:

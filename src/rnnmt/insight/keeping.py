@@ -49,6 +49,7 @@ def _row(evidence: Evidence, run: str) -> dict[str, Any]:
         "closed": gates["closed"],
         "within_cell_sd": gates["within_cell_sd"],
         "half_life_median": round(statistics.median(gates["half_life_words"]), 4),
+        "half_life_median_fresh": gates["half_life_fresh"],
         "half_life_slowest": gates["half_life_words"][-1],
         **_named("spearman", obedience(evidence, run)),
     }

@@ -104,6 +104,7 @@ def row(evidence: Evidence, variant: str) -> dict[str, Any]:
         for split in evidence.tests
     }
     seconds = statistics.mean(t["seconds"] for t in training)
+    valid = [s["valid"]["beam"]["bleu"]["score"] for s in values["scores"]]
     return {
         "variant": variant,
         "cell": values["settings"]["model"]["cell"],
@@ -111,13 +112,15 @@ def row(evidence: Evidence, variant: str) -> dict[str, Any]:
         "parameters": training[0]["parameters"],
         "seconds": seconds,
         "minutes": comparison.minutes([t["seconds"] for t in training]),
-        "valid": statistics.mean(s["valid"]["beam"]["bleu"]["score"] for s in values["scores"]),
+        "valid": statistics.mean(valid),
+        "valid_sd": _deviation(valid),
         "tests": [
             {
                 "bleu": statistics.mean(one["score"] for one in cells[split]["bleu"]),
                 "half": statistics.mean(
                     (one["high"] - one["low"]) / 2 for one in cells[split]["bleu"]
                 ),
+                "sd": _deviation([one["score"] for one in cells[split]["bleu"]]),
                 "greedy": cells[split]["greedy"],
                 "chrf": cells[split]["chrf"],
             }
@@ -126,6 +129,11 @@ def row(evidence: Evidence, variant: str) -> dict[str, Any]:
         "runs": evidence.runs_of(variant),
         "best": variant == evidence.comparison["best"],
     }
+
+
+def _deviation(scores: Sequence[float]) -> str:
+    """Of several seeds' scores."""
+    return f" (sd {statistics.stdev(scores):.1f})" if len(scores) > 1 else ""
 
 
 class Looked(NamedTuple):

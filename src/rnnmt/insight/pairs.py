@@ -21,7 +21,10 @@ class DataPoint(NamedTuple):
 
 
 def cell_pairs(evidence: Evidence) -> list[Pair]:
-    """The gru and lstm variants that have all but the cell and the learning rate in common."""
+    """The gru and lstm variants that have all but the cell and the learning rate in common.
+
+    Of several that differ in the rate alone, the one that is best on validation data.
+    """
     return [
         pair
         for pair in _crossed(evidence)
@@ -81,7 +84,8 @@ def attention_twins(evidence: Evidence) -> list[Pair]:
 
 def _crossed(evidence: Evidence) -> list[Pair]:
     def of(cell: str) -> list[str]:
-        return [v for v in evidence.variants if evidence.settings(v, "model")["cell"] == cell]
+        tuned = evidence.comparison["tuned"]
+        return [v for v in tuned if evidence.settings(v, "model")["cell"] == cell]
 
     return [(gru, lstm) for gru in of("gru") for lstm in of("lstm")]
 

@@ -70,8 +70,9 @@ def _reach(model: Seq2Seq, cell: str, parts: Sequence[Sequence[int]]) -> dict[st
     traces = [run(model, cell, ids, with_jacobians=True) for ids in parts]
     flows = np.array([gradient_flow(one.jacobians, LAGS) for one in traces])
     recurrent: Any = model.encoder.forwards[0]
+    means = np.exp(np.log(np.maximum(flows, 1e-300)).mean(axis=0))
     found = {
-        "norm": _digits(np.exp(np.log(np.maximum(flows, 1e-300)).mean(axis=0))),
+        "norm": _digits(np.minimum(means, flows.max(axis=0))),
         "low": _digits(flows.min(axis=0)),
         "high": _digits(flows.max(axis=0)),
         "radius": round(spectral_radius(mean_jacobian(traces)), 4),
@@ -109,6 +110,9 @@ def kept(trained: TrainedModel, sentences: Sequence[list[int]], words: int) -> d
         "closed": round(float((keep < 0.5).mean()), 4),
         "within_cell_sd": round(float(keep.std(axis=0).mean()), 4),
         "half_life_words": _digits(np.sort(half_life(keep) * per_word)),
+        "half_life_fresh": float(
+            f"{np.median(half_life(start.gates[KEEPS[cell]])) * per_word:.4g}"
+        ),
         "cells": [
             {"half_life": float(f"{life:.4g}"), "correlation_time": float(f"{time:.4g}")}
             for life, time in zip(lives, times, strict=True)

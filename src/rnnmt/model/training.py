@@ -243,19 +243,23 @@ class History(pl.Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.seconds: list[float] = []  # measured, so kept apart from the rows
+        # Of each epoch, and of its validation alone; measured, so kept apart from the rows.
+        self.seconds: list[float] = []
+        self.validation_seconds: list[float] = []
         self._nll, self._tokens, self._elapsed = 0.0, 0, 0.0
-        self._since = time.perf_counter()
+        self._since = self._validating = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "rows": self.rows,
             "seconds": self.seconds,
+            "validation_seconds": self.validation_seconds,
             "epoch": (self._nll, self._tokens, self._elapsed + time.perf_counter() - self._since),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
+        self.validation_seconds = state_dict["validation_seconds"]
         self._nll, self._tokens, self._elapsed = state_dict["epoch"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
@@ -277,6 +281,12 @@ class History(pl.Callback):
         if trainer.global_step % LOG_STEPS == 0:
             pl_module.log("train/loss", nll / outputs["tokens"], prog_bar=True)
             pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        self._validating = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        self.validation_seconds.append(time.perf_counter() - self._validating)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -49,6 +49,7 @@ class Pair:
     difference: float  # BLEU points, variant - baseline
     p: float
     p_holm: float = 1.0  # adjusted for all pairs of its table
+    deviation: float | None = None  # of the difference over the seeds, where there are several
 
 
 def best(variants: Sequence[Variant]) -> Variant:
@@ -56,25 +57,39 @@ def best(variants: Sequence[Variant]) -> Variant:
     return max(variants, key=lambda variant: variant.mean("valid", "beam", "bleu"))
 
 
+def tuned(variants: Sequence[Variant]) -> list[Variant]:
+    """Of variants that differ in the learning rate alone, the one that `best` takes."""
+    found: list[Variant] = []
+    for variant in variants:
+        alike = [other for other in variants if _rest(other) == _rest(variant)]
+        if variant is best(alike):
+            found.append(variant)
+    return found
+
+
 def twins(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
     """Each variant with attention, and the one that differs from it only in having none.
 
-    And in its learning rate: what suits one need not suit the other.
+    And in its learning rate: what suits one need not suit the other, so that of several that
+    differ in it alone only the `tuned` one counts.
     """
-
-    def rest(variant: Variant) -> tuple[object, object]:
-        model = {
-            k: v for k, v in variant.settings["model"].items() if k not in ("attention", "heads")
-        }
-        train = variant.settings.get("train") or {}
-        return model, {k: v for k, v in train.items() if k != "learning_rate"}
-
+    own = ("attention", "heads")
+    chosen = tuned(variants)
     return [
         (variant, twin)
-        for variant in variants
-        for twin in variants
-        if variant.attention != "none" and twin.attention == "none" and rest(variant) == rest(twin)
+        for variant in chosen
+        for twin in chosen
+        if variant.attention != "none"
+        and twin.attention == "none"
+        and _rest(variant, *own) == _rest(twin, *own)
     ]
+
+
+def _rest(variant: Variant, *own: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Its settings, but for those of its model that are its `own`, and for the learning rate."""
+    model = {key: value for key, value in variant.settings["model"].items() if key not in own}
+    train = variant.settings.get("train") or {}
+    return model, {key: value for key, value in train.items() if key != "learning_rate"}
 
 
 def ablations(variants: Sequence[Variant]) -> list[tuple[Variant, Variant, str]]:
@@ -123,7 +138,7 @@ def report(
         f"seed{'s' * (len(seeds) > 1)} {seeds_text}. Sentences: {sentences}. "
         "**Bold**: the best on validation data.",
         main_table(variants, wanted.tests, winner.name),
-        notes(winner, settings, len(seeds)),
+        notes(variants, settings, len(seeds)),
         *section(
             f"Against the best, {winner.name}",
             f"`{winner.name}` has the highest validation BLEU, {score:.1f}; no test set had a "
@@ -134,7 +149,9 @@ def report(
         ),
         *section(
             "What attention adds",
-            "Beam search, BLEU points of each variant minus those of its twin without attention:",
+            "Beam search, BLEU points of each variant minus those of its twin without attention, "
+            "whose gates begin with longer memories, and which may have a learning rate of its "
+            "own:",
             tables["attention"],
             wanted.tests,
             settings,
@@ -163,7 +180,7 @@ def ablation(
     found = ablations(variants)
     if not found:
         return f"{title}\n\nNo two variants differ in one setting alone.\n"
-    head = ["setting", "variant", "against", "training", "valid"]
+    head = ["setting", "variant", "against", "training", "length penalty", "valid"]
     for split in wanted.tests:
         head += [split, "p"]
     rows = [
@@ -171,6 +188,7 @@ def ablation(
             change,
             *(cells := _pair_cells(row, settings))[:2],
             f"{_ratio(after, before):.2f} ×",
+            _penalties(before, after),
             _gain(after, before),
             *cells[2:],
         ]
@@ -182,7 +200,10 @@ def ablation(
         f"Made by `{remake('')}`, with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. "
         "All pairs of variants that differ in one setting. BLEU points with beam search, variant "
         f"minus the one against which it stands{several}; training: its time as a multiple of the "
-        "other's. Scores and times of each are in [comparison.md](comparison.md).",
+        "other's, of use only if both trained on a machine that did nothing else; length penalty: "
+        "as `valid` has chosen it for each, which is part of what is compared. Attention changes "
+        "how gates begin, too: with longer memories where there is none. Scores and times of each "
+        "are in [comparison.md](comparison.md).",
         markdown(head, rows, left=3),
         f"p and **bold** as there, adjusted for the {len(pairs)} tests of this table; `valid` has "
         "no test, and is what settings should be chosen by.",
@@ -201,7 +222,7 @@ def _gain(variant: Variant, baseline: Variant) -> str:
     both = (one.values("valid", "beam", "bleu") for one in (variant, baseline))
     points = [a - b for a, b in zip(*both, strict=True)]
     deviation = f" (sd {statistics.stdev(points):.1f})" if len(points) > 1 else ""
-    return _signed(statistics.mean(points)) + deviation
+    return signed(statistics.mean(points)) + deviation
 
 
 def main_table(variants: Sequence[Variant], tests: Sequence[str], winner: str) -> str:
@@ -219,17 +240,24 @@ def main_table(variants: Sequence[Variant], tests: Sequence[str], winner: str) -
     return markdown([*head, "greedy sent./s", "beam sent./s"], rows, left=3)
 
 
-def notes(variant: Variant, settings: EvaluateSettings, seeds: int) -> str:
-    """How to read the main table; `variant` is any: all are decoded alike."""
+def notes(variants: Sequence[Variant], settings: EvaluateSettings, seeds: int) -> str:
+    """How to read the main table. All variants are decoded alike, but for the length penalty."""
+    decoding = variants[0].decoding[0]
+    groups: dict[str, list[str]] = {}
+    for variant in sorted(variants, key=_penalty):
+        groups.setdefault(_penalty(variant), []).append(variant.name)
+    penalties = "; ".join(f"{penalty}: {', '.join(names)}" for penalty, names in groups.items())
     lines = [
-        "**Rank no system by less than its interval.** ± is half the width of the "
+        "**Rank no system by less than its interval**, unless a paired test below tells them "
+        "apart. ± is half the width of the "
         f"{_percent(settings.confidence)} bootstrap interval over sentences; those of chrF++ and "
         "TER are in `scores/*.detail.json`.",
         "BLEU and chrF++: higher is better; TER: lower. chrF++ and TER are of beam search, which "
-        f"keeps {variant.decoding[0]['beam']} hypotheses.",
-        "training: minutes:seconds; tokens/s: target tokens in training; sent./s: sentences "
-        f"decoded per second, threads: {variant.decoding[0]['threads']}. Times and speeds change "
-        "from run to run, nothing else does.",
+        f"keeps {decoding['beam']} hypotheses.",
+        f"Length penalty, which `valid` has chosen: {penalties}.",
+        "training: minutes:seconds, validation included; tokens/s: target tokens in training, "
+        f"without it; sent./s: sentences decoded per second, threads: {decoding['threads']}. "
+        "Times and speeds change from run to run, nothing else does.",
     ]
     if seeds > 1:
         lines.append(
@@ -341,6 +369,17 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> s
     return "\n".join([line(head), line(rule), *map(line, rows)])
 
 
+def _penalty(variant: Variant) -> str:
+    """The length penalty of a variant; of several seeds' all."""
+    found = sorted({float(decoding["length_penalty"]) for decoding in variant.decoding})
+    return "/".join(f"{penalty:g}" for penalty in found)
+
+
+def _penalties(before: Variant, after: Variant) -> str:
+    """`1.0`, or `1.2 → 0.6`."""
+    return " → ".join(dict.fromkeys((_penalty(before), _penalty(after))))
+
+
 def _training_cells(variant: Variant) -> list[str]:
     runs = variant.training
     return [
@@ -382,11 +421,13 @@ def _pair_cells(row: Sequence[Pair], settings: EvaluateSettings) -> list[str]:
     cells = [row[0].variant, row[0].baseline]
     for pair in row:
         mark = "**" if _significant(pair, settings) else ""
-        cells += [f"{mark}{_signed(pair.difference)}{mark}", f"{pair.p_holm:.3f}"]
+        sd = "" if pair.deviation is None else f" (sd {pair.deviation:.1f})"
+        cells += [f"{mark}{signed(pair.difference)}{mark}{sd}", f"{pair.p_holm:.3f}"]
     return cells
 
 
-def _signed(points: float) -> str:
+def signed(points: float) -> str:
+    """BLEU points with one digit, and no sign of what is rounded to nothing."""
     return f"{points:+.1f}" if abs(points) >= 0.05 else "0.0"
 
 

@@ -6,6 +6,7 @@ Writes `reports/NAME/comparison.md` and `ablation.md`, one setting at a time, to
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
@@ -57,6 +58,7 @@ def main() -> None:
             "intervals": settings.model_dump(),
             "signatures": signatures,
             "best": comparison.best(variants).name,
+            "tuned": [variant.name for variant in comparison.tuned(variants)],
             "variants": {variant.name: asdict(variant) for variant in variants},
             "tests": {name: [_rounded(one) for one in pairs] for name, pairs in tables.items()},
         },
@@ -118,11 +120,13 @@ def paired_tables(
 def pair(a: Side, b: Side, split: str, found: Statistics, samples: int, seed: int) -> Pair:
     """Test one pair of systems on one test set."""
     x, y = found[(*a, split)], found[(*b, split)]
+    of_seeds = [paired_difference(x[[i]], y[[i]], _BLEU) for i in range(len(x))]
     return Pair(
         variant=a[0],
         baseline=b[0] if a[0] != b[0] else b[1],  # of one variant: the other search
         split=split,
         difference=paired_difference(x, y, _BLEU),
+        deviation=statistics.stdev(of_seeds) if len(of_seeds) > 1 else None,
         p=paired_test(x, y, _BLEU, samples, seed),
     )
 
@@ -132,6 +136,7 @@ def _rounded(tested: Pair) -> dict[str, Any]:
     return values | {
         # More digits than any table shows, since to round twice is to round otherwise.
         "difference": round(tested.difference, 6),
+        "deviation": None if tested.deviation is None else round(tested.deviation, 6),
         "p": round(tested.p, 6),
         "p_holm": round(tested.p_holm, 6),
     }

@@ -46,8 +46,17 @@ def main() -> None:
                 for split in wanted.splits
             }
             found[variant] = {"length_penalty": penalty, "scores": scores}
+        _adjust([score for one in found.values() for score in one["scores"].values()])
     write_json(final / "summary.json", {"seeds": seeds, "variants": sorted(found)})
     write_json(final.with_suffix(".json"), {"seeds": seeds, "variants": found})
+
+
+def _adjust(scores: list[dict[str, float]]) -> None:
+    """Add the p-values that Holm's method makes of those of all variants and sets."""
+    from rnnmt.scoring.significance import holm
+
+    for score, adjusted in zip(scores, holm([score["p"] for score in scores]), strict=True):
+        score["p_holm"] = round(adjusted, 4)
 
 
 def _translate(
@@ -83,7 +92,7 @@ def _score(
     import numpy as np
 
     from rnnmt.scoring import metrics
-    from rnnmt.scoring.significance import paired_test
+    from rnnmt.scoring.significance import paired_test, trials
     from rnnmt.search.sets import read_lines
 
     bleu = partial(metrics.score, "bleu")
@@ -92,7 +101,9 @@ def _score(
     together, *alone = (metrics.statistics("bleu", t, wanted.splits[split]) for t in texts)
     members = [bleu(statistics.sum(axis=0)) for statistics in alone]
     pair = np.stack([together] * len(alone)), np.stack(alone)
-    p_value = paired_test(*pair, bleu, settings.bootstrap_samples, settings.seed)
+    tests = len(params.variants()) * len(wanted.splits)
+    samples = trials(tests, settings.bootstrap_samples, settings.confidence)
+    p_value = paired_test(*pair, bleu, samples, settings.seed)
     return {
         "bleu": round(bleu(together.sum(axis=0)), 2),
         "members": round(float(np.mean(members)), 2),

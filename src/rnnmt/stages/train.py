@@ -321,12 +321,14 @@ def _write(
         writer.writerows(history.rows)
     monitor = description["train"]["monitor"]
     best = (max if monitor == "val/bleu" else min)(history.rows, key=lambda row: row[monitor])
-    seconds = sum(history.seconds)
+    epochs = list(zip(history.seconds, history.validation_seconds, strict=True))
+    training_seconds = [whole - validation for whole, validation in epochs]
     summary = {
         "parameters": sum(p.numel() for p in module.model.parameters()),
-        "seconds": round(seconds, 2),
+        "seconds": round(sum(history.seconds), 2),
         "epoch_seconds": [round(s, 2) for s in history.seconds],
-        "target_tokens_per_second": round(history.rows[-1]["tokens"] / seconds, 1),
+        "training_seconds": [round(s, 2) for s in training_seconds],  # of epochs, but validation
+        "target_tokens_per_second": round(history.rows[-1]["tokens"] / sum(training_seconds), 1),
         "epochs": len(history.rows),
         "best_epoch": best["epoch"],
         "best": {name: best[name] for name in ("val/loss", "val/perplexity", "val/bleu")},

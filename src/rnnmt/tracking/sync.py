@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from rnnmt import params
 from rnnmt.addresses import shown
 from rnnmt.errors import UserError, run_stage
+from rnnmt.scoring.comparison import rate
+from rnnmt.scoring.settings import SEARCHES
 from rnnmt.tracking import runs, store
 
 if TYPE_CHECKING:
@@ -190,14 +192,12 @@ def _training_results(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def _decoding_results(summary: dict[str, Any]) -> dict[str, float]:
-    """Sentences a second of both searches, over all sets."""
-    sets = list(summary.get("splits", {}).values())
-    results = {}
-    for search in ("greedy", "beam") if sets else ():
-        seconds = sum(one[search]["seconds"] for one in sets)
-        sentences = sum(one[search]["sentences"] for one in sets)
-        results[f"time/{search}_sentences_per_s"] = round(sentences / max(seconds, 1e-3), 1)
-    return results
+    """Sentences a second of both searches, as the comparison has them."""
+    if not summary.get("splits"):
+        return {}
+    return {
+        f"time/{search}_sentences_per_s": round(rate(summary, search), 1) for search in SEARCHES
+    }
 
 
 def _scores(scores: dict[str, Any]) -> dict[str, float]:
