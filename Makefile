@@ -14,7 +14,8 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: repro test test-all torture coverage lint audit ui clean
 
 repro: $(READY)  ## the whole pipeline, of params.yaml or of recipes/$(RECIPE).yaml
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/repro.py $(RECIPE)
+	$(if $(filter command,$(origin recipe)),$(error recipe=$(recipe): it is RECIPE=$(recipe)))
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/repro.py $(if $(RECIPE),'$(RECIPE)')
 
 test: $(READY)-dev  ## everything that matters, lint included; files of tests side by side
 	@$(MAKE) --no-print-directory lint

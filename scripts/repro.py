@@ -8,7 +8,8 @@ and reports.
 DVC reads one dvc.yaml with one params.yaml and one dvc.lock beside it. For a recipe, the same
 stages are written to recipes/NAME/dvc.yaml with `recipes/NAME.yaml` as their settings, and their
 lock is recipes/NAME/dvc.lock: the default's own files stay as they are. That dvc.yaml is removed at
-the end, or else `dvc status` and `dvc metrics show` would speak of every recipe at once.
+the end, or else `dvc status` and `dvc metrics show` would speak of every recipe at once; and DVC
+forgets what it has written for it, or else its next checkout would remove all that.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from ruamel.yaml import YAML
 
 from rnnmt import params
 from rnnmt.check import check_settings
+from rnnmt.corpora import files
+from rnnmt.corpora import settings as corpora
 from rnnmt.errors import UserError, end_with_parent, run_main
 from rnnmt.model.settings import cores as training_cores
 
@@ -46,11 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make repro", description=__doc__)
     parser.add_argument("recipe", nargs="?", help="a file of recipes/, without .yaml")
     recipe = parser.parse_args().recipe
+    recipe = recipe and recipe.removeprefix("recipes/").removesuffix(".yaml")
     os.chdir(ROOT)
     os.environ.pop("RNNMT_PARAMS", None)  # the argument says which recipe it is
     with alone():
         for left in Path("recipes").glob("*/dvc.yaml"):  # by a run that was killed
-            left.unlink()
+            remove_pipeline(left)
         if recipe:
             check_recipe(recipe)
         check_settings()
@@ -59,7 +63,7 @@ def main() -> None:
             reproduce(str(pipeline))
         finally:
             if recipe:
-                pipeline.unlink(missing_ok=True)
+                remove_pipeline(pipeline)
 
 
 @contextlib.contextmanager
@@ -123,12 +127,42 @@ def is_running(process: int, known_at: float) -> bool:
         return False
 
 
+def remove_pipeline(pipeline: Path) -> None:
+    """Take away a recipe's dvc.yaml, and let DVC forget which files it has written for it.
+
+    `dvc checkout`, which `dvc pull` and `dvc exp run` do too, removes whatever DVC remembers to
+    have written and finds in no dvc.yaml: all of the recipe's models and translations.
+    """
+    from dvc.repo import Repo
+
+    pipeline.unlink(missing_ok=True)
+    with Repo() as repo:
+        repo.state.links.clear()
+
+
+def say_changed_files() -> None:
+    """Of the user's own files DVC sees only what the settings say of them."""
+    manifest = Path("data", params.corpus_name(), "raw", "manifest.json")
+    own = corpora.own_files(corpora.load())
+    if not own or not manifest.exists():
+        return
+    known = json.loads(manifest.read_text(encoding="utf-8")).get("origin_sha256", {})
+    for name, digest in files.digests(own).items():
+        if digest and digest != known.get(name, digest):
+            print(
+                f"{name} has changed since it was read, which DVC does not see: `python "
+                "scripts/retrain.py refresh` notes it in the settings"
+            )
+
+
 def reproduce(pipeline: str) -> None:
     """Run what has changed. Raises SystemExit, or UserError naming the chains that failed."""
     drop_dead_locks()
     drop_broken_locks(pipeline)
     commands = Commands()
     stale = changed(pipeline)
+    if "download" not in stale:
+        say_changed_files()
     if not stale:
         print("Nothing has changed: models, translations, scores and comparison are up to date.")
     if stale.intersection(SHARED):

@@ -137,7 +137,7 @@ class Experiment:
                 yield
             finally:
                 if self.recipe:
-                    Path(self.pipeline).unlink(missing_ok=True)
+                    repro.remove_pipeline(Path(self.pipeline))
 
     def outputs(self) -> list[str]:
         """What its pull request may change, when `chosen`."""
@@ -153,10 +153,15 @@ class Experiment:
 
 def refresh(_: argparse.Namespace | None = None) -> int:
     """Pin the present content of the corpora's own files; what a catalogue pins stays pinned."""
+    code = 0
     for experiment in Experiment.all():
-        with experiment.chosen():
-            _say(f"{experiment.settings}: {_refresh()}")
-    return 0
+        try:
+            with experiment.chosen():
+                found = _refresh()
+        except UserError as error:  # its own trouble, not that of those that come after it
+            found, code = f"not looked at: {error}", 1
+        _say(f"{experiment.settings}: {found}")
+    return code
 
 
 def _refresh() -> str:

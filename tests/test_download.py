@@ -141,6 +141,7 @@ def test_line_ends_marks_and_separators_keep_lines_aligned(tmp_path: Path) -> No
         ("test.en", gzip.compress(b"1\n2\n3\n", mtime=0)[:-6], ["test.en", "cannot be read"]),
         ("test.en", "1\n2\n3\n".encode("utf-16-le"), ["test.en:1", "NUL", "UTF-16"]),
         ("test.en", b"1\r2\r3\r", ["test.en", "carriage returns alone"]),
+        ("test.en", b"PK\x03\x04...", ["test.en: this is a zip archive; unpack it"]),
         ("test.en", b"x" * 1_100_000, ["test.en:1", "one sentence on a line"]),
         ("test_hard.en", b"", ["test_hard.en has 0 lines"]),
     ],
@@ -152,6 +153,13 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message:
     for part in message:
         assert part in error
     assert not list((tmp_path / "data/mine").iterdir())
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    corpus = aligned_files(tmp_path, SIZES)
+    (tmp_path / "test.en").unlink()
+    (tmp_path / "test.en").mkdir()
+    assert "test.en: a folder; expected a file of sentences" in fails(tmp_path, corpus)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
@@ -450,6 +458,11 @@ def test_columns_are_counted_from_one(tmp_path: Path) -> None:
         message = r"a:1: 3 tab-separated column\(s\), but columns {} and {} are asked for"
         with pytest.raises(UserError, match=message.format(*asked)):
             list(files.columns(text, *asked))
+    (tmp_path / "a").write_text("1\t2\n\n3\t4\n")
+    assert list(files.columns(text, 1, 2)) == [("1", "2"), ("", ""), ("3", "4")]
+    (tmp_path / "a").write_text('<?xml version="1.0"?>\n')
+    with pytest.raises(UserError, match=r"a:1: 1 tab-separated column\(s\), .* not TMX"):
+        list(files.columns(text, 1, 2))
     for second in "4\t5", "4\t5\t6\t7":
         (tmp_path / "a").write_text(f"1\t2\t3\n{second}\n")
         with pytest.raises(UserError, match=rf"a:2: {second.count(chr(9)) + 1} .* line 1 has 3;"):
@@ -480,18 +493,19 @@ def test_the_users_files_make_a_corpus(tmp_path: Path, monkeypatch: pytest.Monke
     found = made(aligned_files(tmp_path, SIZES))
     assert (found.source_language, found.target_language) == ("en", "fr")
     assert (found.licence, found.citation) == ("not stated: the user's own files", "")
-    assert found.origin == {f"{s}.{x}": None for s in SIZES for x in ("en", "fr")}
+    names = [f"{s}.{x}" for s in SIZES for x in ("en", "fr")]
+    assert found.origin == {name: files.digest(tmp_path / name) for name in names}
     assert Counter(name for name, _, _ in found.rows) == SIZES
     assert found.dropped == {}
 
     both = aligned_files(tmp_path, {"train": 30}) | {"held_out": {"valid": 4, "test": 5}, "seed": 0}
     both["splits"]["train"][0] = str(tmp_path / "train.en")
     found = made(both)
-    assert found.origin == {"train.en": None, "train.fr": None}
+    assert list(found.origin) == ["train.en", "train.fr"]
     assert all(target == f"le {source}" for _, source, target in found.rows)
 
     found = made(tsv(tmp_path, [f"en {n}\tid\tfr {n // 2}" for n in range(100)]))
-    assert found.origin == {"pairs.tsv": None}
+    assert found.origin == {"pairs.tsv": files.digest(tmp_path / "pairs.tsv")}
     assert {(source[:2], target[:2]) for _, source, target in found.rows} == {("fr", "en")}
     assert found.dropped == {FURTHER: 35}
     assert (
@@ -656,7 +670,7 @@ def test_a_version_is_of_the_files_that_it_was_taken_from(
         file.write("another\tone\n")
     result = run(tmp_path, corpus | {"version": version})
     assert result.returncode == 1
-    assert "these files are not those that it was taken from" in result.stderr
+    assert f"corpus.version is not that of {corpus['tsv']} as they are now" in result.stderr
     assert run(tmp_path, corpus | {"version": "mine"}).returncode == 0
 
 

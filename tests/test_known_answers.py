@@ -19,14 +19,17 @@ from rnnmt.dataset import batch
 from rnnmt.dataset.batch import make_batch
 from rnnmt.dataset.store import ParallelStore, TokenStore
 from rnnmt.dataset.tokenizer import BOS, EOS
+from rnnmt.errors import UserError
 from rnnmt.insight import attending, pictures, remembering, searching, slices
 from rnnmt.insight.alignment import owners
 from rnnmt.insight.attending import Attended
 from rnnmt.insight.gates import GATES, KEEPS
+from rnnmt.insight.settings import AnalyzeSettings
 from rnnmt.model.folder import TrainedModel
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
-from rnnmt.scoring.settings import EvaluateSettings
+from rnnmt.scoring.settings import EvaluateSettings, References
+from rnnmt.stages import analyze
 
 SCORING = EvaluateSettings(bootstrap_samples=100, confidence=0.95, seed=1)
 LOG_HALF = math.log(0.5)
@@ -237,6 +240,26 @@ def test_a_model_that_looks_at_the_right_words_makes_no_error() -> None:
     assert found["aer"] == found["aer_least"] == found["entropy_bits"] == none
     assert found["aer_diagonal"]["score"] == pytest.approx(100 * 2 / 3, abs=0.01)
     assert found["entropy_uniform"] == pytest.approx(math.log2(5), abs=0.01)
+
+
+def test_empty_sentences_have_no_gates_to_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test set keeps every pair, those too whose source is empty."""
+    sources = ["", "ab c", " ", "d"]
+    monkeypatch.setattr(analyze, "_sources", lambda *_: sources)
+    wanted = References("x", "en-fr", {"valid": ["a"], "test": ["a"] * 4})
+    settings = AnalyzeSettings(sentences=4, beams=[1, 2], examples=4)
+    trained = blank("lstm")
+    words = SimpleNamespace(
+        encode=lambda texts: [[4] * len(text.split()) for text in texts],
+        pieces=trained.source.pieces,
+    )
+    trained = trained._replace(source=cast(Any, words))
+    found = analyze.memory(trained, wanted, settings)
+    assert len(found["examples"]) == 2
+    assert np.isfinite(found["flow"]["trained"]["norm"]).all()
+    sources[:] = ["", " "]
+    with pytest.raises(UserError, match=r"test\.source: no sentence has a word"):
+        analyze.memory(trained, wanted, settings)
 
 
 def test_a_model_that_looks_everywhere() -> None:

@@ -37,6 +37,11 @@ def shrunk(recipe: str) -> dict[str, Any]:
     }
 
 
+def files(clone: Clone) -> set[str]:
+    folders = [clone.folder / name / "shrunk" for name in ("data", "models", "reports")]
+    return {str(file) for folder in folders for file in folder.rglob("*") if file.is_file()}
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone in which `make repro` of a recipe has run once; the others share its corpus."""
@@ -50,12 +55,20 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 def test_make_repro_runs_a_recipe_once_beside_params_yaml(clone: Clone) -> None:
-    assert "Running stage" not in clone.make_repro(WHOLE)
+    assert "Running stage" not in clone.make_repro(f"recipes/{WHOLE}.yaml")
     assert (clone.folder / "reports/shrunk/comparison.md").exists()
     assert (clone.folder / f"recipes/{WHOLE}/dvc.lock").exists()
     assert not (clone.folder / f"recipes/{WHOLE}/dvc.yaml").exists()
     assert not (clone.folder / "dvc.lock").exists()
     assert clone.settings() == shrink(read("params.yaml"))
+
+
+def test_what_it_made_outlives_a_checkout_of_the_default(clone: Clone) -> None:
+    """`dvc exp run` and `dvc pull` check out too, and a recipe's files are in no dvc.yaml then."""
+    before = files(clone)
+    assert any(name.endswith("weights.pt") for name in before)
+    run("dvc", "checkout", "--allow-missing", cwd=clone.folder, env=clone.environment)
+    assert files(clone) == before
 
 
 def test_two_recipes_of_one_name_would_overwrite_each_other(clone: Clone) -> None:

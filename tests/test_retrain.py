@@ -33,8 +33,9 @@ from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 import servers
-from clones import Clone, at_work, run
+from clones import Clone, at_work, fails, run, shrink
 from closure import ROOT
+from rnnmt.corpora import files as corpora_files
 from servers import BIN
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -803,6 +804,39 @@ def test_new_data_are_noticed_once(
     wanted = retrain._wanted(argparse.Namespace(event="schedule", recipe=""))
     assert [experiment.name for experiment in wanted] == ["default", "mine"]
     assert not run("git", "status", "--porcelain", "params.yaml", cwd=clone.folder)
+    (clone.folder / "recipes/broken.yaml").write_text("corpus: [")  # which stands before mine
+    (clone.folder / "my.en").write_text("one\nfour\n")
+    command = (sys.executable, "scripts/retrain.py", "refresh")
+    said = fails(*command, cwd=clone.folder, env=clone.environment)
+    assert "recipes/broken.yaml: not looked at: recipes/broken.yaml:1: not valid YAML" in said
+    assert "recipes/mine.yaml: the data are new" in said
+
+
+def test_files_that_have_changed_are_told_where_nothing_else_has(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    retrain: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """DVC sees the settings, not the files that they name."""
+    monkeypatch.chdir(tmp_path)
+    names = ["my.en", "my.fr"]
+    for name in names:
+        Path(name).write_text("one\ntwo\n", encoding="utf-8")
+    settings = shrink(dict(YAML(typ="safe").load(ROOT / "params.yaml"))) | {"corpus": OWN}
+    YAML().dump(settings, Path("params.yaml"))
+    folder = Path("data/mine/raw")
+    folder.mkdir(parents=True)
+    known = {"origin_sha256": corpora_files.digests(names)}
+    (folder / "manifest.json").write_text(json.dumps(known))
+    retrain.repro.say_changed_files()
+    assert not capsys.readouterr().out
+    Path("my.fr").write_text("one\nthree\n", encoding="utf-8")
+    Path("my.en").unlink()  # is not needed any more
+    retrain.repro.say_changed_files()
+    said = capsys.readouterr().out
+    assert said.startswith("my.fr has changed since it was read")
+    assert "retrain.py refresh" in said
 
 
 def test_settings_are_whole_where_noting_new_data_is_cut_off(

@@ -42,12 +42,30 @@ def clone(tmp_path: Path) -> Clone:
     return Clone(tmp_path)
 
 
+def give_remote(clone: Clone, store: str | Path = "empty") -> None:
+    run("dvc", "remote", "add", "-d", "s", str(store), cwd=clone.folder, env=KEYS)
+
+
+@pytest.mark.parametrize("options", [("--here",), ("--host", "me@there:/x")])
+def test_without_a_remote_nothing_is_trained(clone: Clone, options: tuple[str, ...]) -> None:
+    """Or else it would be at the end that no machine can have the results."""
+    said = fails(*SWEEP, *options, cwd=clone.folder, env=clone.environment)
+    assert "dvc remote add" in said
+    assert ": on " not in said
+
+
+def test_a_sweep_runs_in_one_kind_of_place(clone: Clone) -> None:
+    said = fails(*SWEEP, "--here", "--slurm", "logs", cwd=clone.folder, env=clone.environment)
+    assert "--slurm: not allowed with argument --here" in said
+
+
 @pytest.mark.parametrize(("threads", "workers"), [(1, {"here 1", "here 2"}), (1024, {"here 1"})])
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 def test_as_many_run_here_as_there_are_cores_for(
     clone: Clone, threads: int, workers: set[str]
 ) -> None:
-    """Without a remote, they fail at once; that is said too."""
+    """Of a remote that has nothing, they fail at once; that is said too."""
+    give_remote(clone)
     clone.write(clone.settings() | {"threads": threads})
     said = fails(*SWEEP, "--here", cwd=clone.folder, env=clone.environment)
     assert {line.split(": on ")[1] for line in said.splitlines() if ": on " in line} == workers
@@ -59,7 +77,7 @@ def test_a_worker_that_cannot_begin_leaves_its_work_to_the_others(
 ) -> None:
     monkeypatch.chdir(clone.folder)
     workers = [sweep._Worker("gone", ["no-such-ssh"]), sweep._Worker("here", ["echo"])]
-    sweep._run_on(workers)
+    sweep._run_on(workers, sweep.plan())
     said = capsys.readouterr()
     assert "gone is lost: no-such-ssh: No such file" in said.err
     assert "gru-1: done" in said.out
@@ -67,6 +85,7 @@ def test_a_worker_that_cannot_begin_leaves_its_work_to_the_others(
 
 
 def test_after_a_ctrl_c_none_begins(clone: Clone) -> None:
+    give_remote(clone)
     with subprocess.Popen(
         [*SWEEP, "--here", "--jobs", "1"],
         cwd=clone.folder,
@@ -120,15 +139,15 @@ def test_a_host_that_is_lost_last_has_its_chain_done(
 ) -> None:
     """By one that has long been idle; and where none is there, that is said."""
     monkeypatch.setattr(sweep, "plan", lambda: {"one": "echo 1", "two": "echo 2"})
-    sweep._run_on([LOST, THERE])
+    sweep._run_on([LOST, THERE], sweep.plan())
     printed = capfd.readouterr().out
     assert "one: on lost" in printed
     assert "one: on there\n1\none: done\nAll is done" in printed
     with pytest.raises(UserError, match="not done: one, two;"):
-        sweep._run_on([LOST, LOST])
+        sweep._run_on([LOST, LOST], sweep.plan())
     monkeypatch.setattr(sweep, "plan", lambda: {"one": "exit 3", "two": "sleep 1"})
     with pytest.raises(UserError, match="not done: one;"):
-        sweep._run_on([THERE, THERE])
+        sweep._run_on([THERE, THERE], sweep.plan())
 
 
 @pytest.mark.parametrize("options", [(), ("--here",)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rnnmt import params
 from rnnmt.corpora import settings as corpora
 from rnnmt.corpora.clean import CleaningSettings
@@ -11,6 +13,13 @@ from rnnmt.insight.settings import AnalyzeSettings, MemorySettings
 from rnnmt.model.settings import variant
 from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings
 from rnnmt.search.settings import DecodeSettings
+
+
+def check_files() -> None:
+    """Raise UserError where one of the user's own files that the corpus is read from lacks."""
+    for file in corpora.own_files(corpora.load()):
+        if not Path(file).exists():
+            raise UserError(f"{params.path()}: corpus: {file}: no such file")
 
 
 def check_settings() -> None:

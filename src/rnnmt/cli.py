@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "on another machine with the same DVC remote, or run them.",
     )
     sweep.set_defaults(run=_sweep)
-    _sweep_options(sweep.add_argument)
+    _sweep_options(sweep.add_argument, sweep.add_mutually_exclusive_group().add_argument)
     check = commands.add_parser(
         "check",
         help="check params.yaml",
@@ -137,15 +137,17 @@ def _serve_options(add: Callable[..., Any]) -> None:
     add("--timeout", type=_seconds, default=30, help="seconds to an answer, else 504 (default: 30)")
 
 
-def _sweep_options(add: Callable[..., Any]) -> None:
-    add("--here", action="store_true", help="run them here, several at once")
+def _sweep_options(add: Callable[..., Any], where: Callable[..., Any]) -> None:
+    where("--here", action="store_true", help="run them here, several at once")
+    where(
+        "--host", action="append", help="run them over SSH: [USER@]NAME[:PORT]:FOLDER; repeatable"
+    )
+    where("--slurm", metavar="FOLDER", help="submit them as a SLURM array; its logs go to FOLDER")
     add(
         "--jobs", type=_positive, help="with --here: at once (default: cores / those of a training)"
     )
-    add("--host", action="append", help="run them over SSH: [USER@]NAME[:PORT]:FOLDER; repeatable")
     add("--setup", default=". .venv/bin/activate", metavar="COMMAND",
         help="of the shell, on a host, in its folder (default: %(default)s)")  # fmt: skip
-    add("--slurm", metavar="FOLDER", help="submit them as a SLURM array; its logs go to FOLDER")
     add("--minutes", type=_positive, default=1440, help="with --slurm: for each (default: 1440)")
     add("--option", action="append", default=[], help="of SLURM, such as partition=cpu; repeatable")
 
@@ -157,10 +159,9 @@ def _port(text: str) -> int:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
 
 
 def _host(text: str) -> str:
@@ -251,9 +252,10 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:  # noqa: ARG001
     from rnnmt import params
-    from rnnmt.check import check_settings
+    from rnnmt.check import check_files, check_settings
 
     check_settings()
+    check_files()
     print(f"{params.path()}: no mistake found")
 
 

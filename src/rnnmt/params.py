@@ -45,7 +45,7 @@ NAMED = "at most 100 of a-z, 0-9 and '-', which is not the first"
 
 def path() -> Path:
     """The settings file: `params.yaml`, or the recipe that RNNMT_PARAMS names."""
-    return Path(os.environ.get("RNNMT_PARAMS", "params.yaml"))
+    return Path(os.environ.get("RNNMT_PARAMS") or "params.yaml")
 
 
 def read() -> dict[str, Any]:
@@ -168,7 +168,8 @@ def _parse(kind: str) -> Any:
     try:
         return _parsed(kind, file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{file}: no such file; run in the repository's root") from None
+        named = ", which RNNMT_PARAMS names" if os.environ.get("RNNMT_PARAMS") else ""
+        raise UserError(f"{file}: no such file{named}; run in the repository's root") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

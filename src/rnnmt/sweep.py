@@ -69,8 +69,9 @@ def run_here(jobs: int | None) -> None:
 
     Raises UserError naming the chains that failed.
     """
+    chains = _shareable(plan())
     jobs = jobs or max(1, (os.cpu_count() or 1) // cores())
-    _run_on([_Worker(f"here {number}", ["sh", "-c"]) for number in range(1, jobs + 1)])
+    _run_on([_Worker(f"here {number}", ["sh", "-c"]) for number in range(1, jobs + 1)], chains)
 
 
 def run_on_hosts(hosts: Sequence[str], environment: str) -> None:
@@ -80,8 +81,9 @@ def run_on_hosts(hosts: Sequence[str], environment: str) -> None:
     files; `environment` is a shell command that makes `dvc` known there. A host that is lost has
     its chain done by another one. Raises UserError naming what failed.
     """
+    chains = _shareable(plan())
     commit = _commit()
-    _run_on([_remote(host, commit, environment) for host in hosts])
+    _run_on([_remote(host, commit, environment) for host in hosts], chains)
 
 
 def submit(folder: str, options: dict[str, str], minutes: int, cluster: str = "slurm") -> None:
@@ -112,7 +114,7 @@ def submit(folder: str, options: dict[str, str], minutes: int, cluster: str = "s
         with executor.batch():
             jobs = {
                 label: executor.submit(CommandFunction(["sh", "-c", command]))
-                for label, command in chains.items()
+                for label, command in _shareable(chains).items()
             }
     except (RuntimeError, NameError, ValueError) as error:
         raise UserError(f"--slurm: {error}; `--here` runs all on this machine") from None
@@ -152,8 +154,20 @@ def _remote(host: str, commit: str, environment: str) -> _Worker:
     return _Worker(host, [*SSH, *(["-p", port] if port else []), address], before)
 
 
-def _run_on(workers: Sequence[_Worker]) -> None:
-    left = plan()  # neither done nor failed
+def _shareable(chains: dict[str, str]) -> dict[str, str]:
+    """The same. Raises UserError before the hours of a sweep whose results could not be shared."""
+    command = ["dvc", "config", "core.remote"]
+    found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    if not found.stdout.strip():
+        raise UserError(
+            "a sweep shares its results through DVC's remote, and there is none: dvc remote add "
+            "-d NAME URL; on this machine alone, `make repro` trains as many at once"
+        )
+    return chains
+
+
+def _run_on(workers: Sequence[_Worker], chains: dict[str, str]) -> None:
+    left = dict(chains)  # neither done nor failed
     waiting: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
     for item in left.items():
         waiting.put(item)

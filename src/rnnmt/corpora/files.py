@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import zip_longest
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 from xml.etree import ElementTree
 
+from rnnmt import params
 from rnnmt.corpora import settings
 from rnnmt.corpora.split import Pair, Row, split
 from rnnmt.errors import UserError
@@ -44,6 +45,13 @@ BROKEN = (
 )  # fmt: skip
 
 
+# What archives begin with that text is not read from; gzip and xz are, whatever their names.
+PACKED = {
+    b"PK\x03\x04": "a zip", b"BZh": "a bzip2", b"7z\xbc\xaf": "a 7z",
+    b"\x28\xb5\x2f\xfd": "a zstd",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A parallel corpus on its way to disk. `dropped` is complete once `rows` are read."""
@@ -65,7 +73,7 @@ def corpus(chosen: settings.Languages) -> Corpus:
     # Of another form it is the user's own.
     if re.fullmatch("[0-9a-f]{64}", chosen.version or "") and chosen.version != version(paths):
         raise UserError(
-            "corpus.version: these files are not those that it was taken from; "
+            f"{params.path()}: corpus.version is not that of {', '.join(paths)} as they are now; "
             "run: python scripts/retrain.py refresh"
         )
     dropped: Counter[str] = Counter()
@@ -87,11 +95,25 @@ def corpus(chosen: settings.Languages) -> Corpus:
         target_language=chosen.target_language,
         licence="not stated: the user's own files",
         citation="",
-        # A path from the root is of one machine only.
-        origin={Path(p).name if Path(p).is_absolute() else p: None for p in paths},
+        origin=digests(paths),
         rows=rows,
         dropped=dropped,
     )
+
+
+def digests(paths: Iterable[str]) -> dict[str, str | None]:
+    """The user's files -> the SHA-256 of each; None where it cannot be read.
+
+    A path from the root is of one machine only, so that just the file's name is told.
+    """
+
+    def read(path: Path) -> str | None:
+        with suppress(OSError):
+            return digest(path) if path.is_file() else None
+        return None
+
+    files = map(Path, paths)
+    return {file.name if file.is_absolute() else str(file): read(file) for file in files}
 
 
 def version(paths: Iterable[str]) -> str:
@@ -159,7 +181,8 @@ class Text:
         """Its bytes. Raises UserError, also while they are read, as `lines` does."""
         try:
             if self.path.exists() and not self.path.is_file():
-                raise UserError(f"{self}: not a file that can be read twice")
+                what = "a folder" if self.path.is_dir() else "not a file that can be read twice"
+                raise UserError(f"{self}: {what}; expected a file of sentences")
             with self._open() as stream:
                 yield stream
         except _TooMuchError:
@@ -181,6 +204,12 @@ class Text:
                 "expected text with one sentence on a line"
             )
         if number == 1:
+            for mark, kind in PACKED.items():
+                if line.startswith(mark):
+                    raise UserError(
+                        f"{self}: this is {kind} archive; unpack it: text is read as it is, or "
+                        "of gzip and xz"
+                    )
             if line.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise UserError(f"{self}: this is UTF-16; convert it to UTF-8")
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -272,12 +301,17 @@ def columns(text: Text, source: int, target: int) -> Iterator[Pair]:
     """
     width = 0
     for number, line in enumerate(text.lines(), 1):
+        if not line:  # as an empty line of each of two files
+            yield "", ""
+            continue
         cells = line.split("\t")
         width = width or len(cells)
         if len(cells) < max(source, target):
             raise UserError(
                 f"{text}:{number}: {len(cells)} tab-separated column(s), "
                 f"but columns {source} and {target} are asked for"
+                + "; expected text with tabs between the columns, not TMX or commas"
+                * (number == 1)
             )
         if len(cells) != width:
             raise UserError(

@@ -58,7 +58,9 @@ def _require(names: Iterable[str], required: tuple[str, ...]) -> None:
             )
     for name in required:
         if name not in names:
-            raise ValueError(f"split '{name}' is missing")
+            raise ValueError(
+                f"split '{name}' is missing; of files, held_out can take it from train"
+            )
     if not any(name.startswith("test") for name in names):
         raise ValueError("a test set is missing: a split whose name starts with 'test'")
 

@@ -106,8 +106,11 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def examples(sources: Sequence[str], count: int) -> list[int]:
-    """The places of sentences to show, from the shortest to the longest, in even steps."""
-    return spread(sorted(short(sources), key=lambda i: (len(sources[i]), i)), count)
+    """The places of sentences to show, from the shortest to the longest, in even steps; of empty
+    ones there is nothing to be seen.
+    """
+    places = [i for i in short(sources) if sources[i].strip()]
+    return spread(sorted(places, key=lambda i: (len(sources[i]), i)), count)
 
 
 def measured(

@@ -509,7 +509,9 @@ def _application(service: Service) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> Response:
-        told = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+        told = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
+        if any(e["loc"] == ("body",) for e in error.errors()):
+            told.append("expected JSON, sent as Content-Type: application/json")
         return _refusal(422, "; ".join(told))
 
     @app.get("/health")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnnmt import params
 from rnnmt.corpora.words import read_links
-from rnnmt.errors import run_stage
+from rnnmt.errors import UserError, run_stage
 from rnnmt.insight.settings import OUTCOMES, AnalyzeSettings
 from rnnmt.scoring.settings import (
     EvaluateSettings,
@@ -109,7 +109,9 @@ def memory(trained: TrainedModel, wanted: References, settings: AnalyzeSettings)
     from rnnmt.insight.slices import examples, lengths, short, spread
 
     sources = _sources(wanted.corpus, wanted.tests[0])
-    some = spread([sources[i] for i in short(sources)], settings.sentences)
+    some = spread([s for i in short(sources) if (s := sources[i]).strip()], settings.sentences)
+    if not some:
+        raise UserError(f"{wanted.tests[0]}.source: no sentence has a word; mend the test set")
     ids = trained.source.encode(some)
     shown = trained.source.encode([sources[i] for i in examples(sources, settings.examples)])
     return {
