@@ -580,6 +580,14 @@ def test_the_report_is_a_run_of_its_own_and_its_page_finds_the_others(root: Path
     sync()
     (summary,) = (run for run in all_runs(root) if run.info.run_name == "summary")
     assert summary.data.metrics == {"claims/not_supported": 0, "claims/supported": 1}
+    settings = json.loads(Path("models/tiny/lstm-1/settings.json").read_text("utf-8"))
+    changed = settings | {"fingerprint": "of a later training"}
+    Path("models/tiny/lstm-1/settings.json").write_text(json.dumps(changed), "utf-8")
+    sync()
+    current = {run.info.run_id: run.data.tags.get("current") for run in all_runs(root)}
+    assert current.pop(of_model.info.run_id) == "false"
+    assert current.pop(summary.info.run_id) is None
+    assert list(current.values()) == ["true"]
 
 
 def test_a_file_name_that_is_no_utf8_is_a_change_like_any(

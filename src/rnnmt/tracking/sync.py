@@ -278,7 +278,8 @@ def sync_report(
 ) -> None:
     """Make or renew the run that holds the report, and the links from the page to the runs.
 
-    `models` are those that the report speaks of.
+    `models` are those that the report speaks of: their runs alone are tagged as `current`, since
+    means over an experiment's runs would mix them with earlier trainings and variants.
     """
     found = client.search_runs([experiment], f"tags.kind = '{SUMMARY}'")
     runs.supersede(client, found[1:])  # of two syncs at once
@@ -299,6 +300,11 @@ def sync_report(
         print(f"{SUMMARY}: {'completed' if found else 'created'}")
     own = {model.description["fingerprint"] for model in models}
     found = client.search_runs([experiment])
+    for one in found:
+        tags = one.data.tags
+        current = tags.get("fingerprint") in own and tags.get("superseded") != "true"
+        if tags.get("current") != (said := str(current).lower()) and "fingerprint" in tags:
+            client.set_tag(one.info.run_id, "current", said)
     others = [one for one in found if one.data.tags.get("fingerprint") in own]
     base = shown(client.tracking_uri) if client.tracking_uri.startswith("http") else UI
     at = {
