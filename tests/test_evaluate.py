@@ -153,6 +153,9 @@ def test_several_seeds(tmp_path: Path) -> None:
     pairs = read(reports / "comparison.json")["tests"]["beam"]
     assert pairs[0]["difference"] == pytest.approx(sum(gains) / 2, abs=0.02)
     ablation = (reports / "ablation.md").read_text(encoding="utf-8")
+    assert "with seeds 1, 2. All pairs" in ablation
+    rule = next(line for line in ablation.splitlines() if line.startswith("| --"))
+    assert [cell.strip()[-1] == ":" for cell in rule.split("|")[1:5]] == [False] * 3 + [True]
     assert all("(sd " in row[n] for row in rows(ablation) for n in (5, 6, 8))
     assert pairs[0]["deviation"] == pytest.approx(abs(gains[0] - gains[1]) / 2**0.5, abs=0.02)
 

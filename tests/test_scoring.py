@@ -46,6 +46,7 @@ from rnnmt.scoring.settings import (
     References,
     Run,
     references,
+    remake,
     write_json,
 )
 from rnnmt.scoring.significance import (
@@ -303,8 +304,10 @@ def test_the_best_and_the_twins() -> None:
     wider = variant("wider", "gru", "dot", 70.0, hidden=16)
     lone = variant("lone", "lstm", "dot", 60.0)
     heads = variant("heads", "gru", "dot", 60.0, heads=4)  # which the twin has no use for
+    longer = variant("longer", "gru", "dot", 60.0)
+    longer.settings["train"]["max_epochs"] = 9
     assert best([plain, twin, wider, lone]) is twin
-    assert twins([plain, twin, wider, lone, heads]) == [(twin, plain), (heads, plain)]
+    assert twins([plain, twin, wider, lone, heads, longer]) == [(twin, plain), (heads, plain)]
 
 
 def test_of_several_learning_rates_the_best_one_stands_for_all() -> None:
@@ -416,6 +419,8 @@ def test_the_report_has_every_number_in_its_place() -> None:
         *tested,
     ]
     for text, said in [
+        (one, f"Made by `{remake('')}` on the corpus `toy`, with"),
+        (one, "significant at 10 %."), (one, "adjusted by Holm's method"),
         (one, "with seed 1. Sentences: test 7. "), (two, "with seeds 1, 2. Sentences: test 7. "),
         (one, "`dot` has the highest validation BLEU, 31.0;"), (one, "\n\n## Method\n\n"),
         (one, "the 90 % bootstrap interval"), (one, "which keeps 4 hypotheses."),
@@ -427,6 +432,8 @@ def test_the_report_has_every_number_in_its_place() -> None:
     ]:  # fmt: skip
         assert said in text
     assert "Numbers are means" not in one
+    rules = [line.split("|")[1:-1] for line in one.splitlines() if line.startswith("| --")]
+    assert [[cell.strip()[-1] == ":" for cell in rule].index(True) for rule in rules] == [3, 2, 2]
     assert "What attention adds" not in one
     assert [line for line in one.splitlines() if line.startswith("#")] == [
         "# toy, en-fr: 2 variants compared", "## Against the best, dot",
