@@ -168,10 +168,10 @@ def reproduce(pipeline: str) -> None:
     if stale.intersection(SHARED):
         commands.check(*DVC, "repro", address(pipeline, "align"))
         stale = changed(pipeline)
-    # Settings tend to go from small models to large, and the longest chain must not begin last.
+    # Settings tend to go from small models to large, and no long chain must begin last.
     labels = [f"{v}-{seed}" for v in reversed(params.variants()) for seed in params.seeds()]
-    chains = {label: [f"{stage}@{label}" for stage in CHAIN] for label in labels}
-    chains["memory"] = ["memory"]
+    chains = {"memory": ["memory"]}
+    chains |= {label: [f"{stage}@{label}" for stage in CHAIN] for label in labels}
     run_chains(
         {
             # -s: these stages alone, since two at once must not both check what they share.
