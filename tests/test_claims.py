@@ -329,6 +329,10 @@ def test_times_stand_beside_operations() -> None:
     assert "gru: 7.0 s an epoch, 0.00 M operations, 750 parameters" in text
     assert "ratio of times 0.70 [0.69, 0.71]" in text
     assert "rough" in text
+    _, text = measured(
+        "gru-faster", made({"gru": {"trainings": [{"training_seconds": [0.0]}]}, "lstm": took(1)})
+    )
+    assert "ratio of times 0.00 [" in text
     assert cost.of_variant(evidence, "gru") < cost.of_variant(evidence, "lstm")
 
 

@@ -383,7 +383,8 @@ def _timed(evidence: Evidence, pair: Pair) -> bool:
 def _epoch_seconds(evidence: Evidence, variant: str) -> list[float]:
     """Of each training the mean, without validation."""
     trainings = evidence.comparison["variants"][variant]["training"]
-    return [statistics.mean(training["training_seconds"]) for training in trainings]
+    means = (statistics.mean(training["training_seconds"]) for training in trainings)
+    return [max(0.001, mean) for mean in means]  # which are rounded
 
 
 def _pace(evidence: Evidence, variant: str) -> str:
