@@ -274,6 +274,7 @@ MISTAKES = {
     "seeds empty": ("seeds: [1, 2]", "seeds: []", "seeds", "distinct"),
     "seeds twice": ("seeds: [1, 2]", "seeds: [1, 1]", "seeds", "distinct"),
     "seeds negative": ("seeds: [1, 2]", "seeds: [-1]", "seeds", "distinct"),
+    "one seed negative": ("seeds: [1, 2]", "seeds: [1, -1]", "seeds", "distinct"),
     "seeds a number": ("seeds: [1, 2]", "seeds: 1", "seeds", "list"),
     "corpus name": ("{name: toy", "{name: ../toy", "corpus.name", "../toy"),
     "corpus name an option": ("{name: toy", "{name: -toy", "corpus.name", "-toy"),
@@ -559,13 +560,23 @@ def test_a_file_that_is_not_utf_8(use: Callable[..., Path]) -> None:
 
 def test_a_file_that_is_not_there(use: Callable[..., Path]) -> None:
     use().unlink()
-    assert message_of(params.read).startswith("params.yaml: no such file")
+    assert message_of(params.read).startswith("params.yaml: no such file; run in")
+
+
+def test_a_file_that_the_environment_names(
+    use: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use()
+    monkeypatch.setenv("RNNMT_PARAMS", "mine")
+    assert message_of(params.read).startswith("mine: no such file, which RNNMT_PARAMS names;")
+    monkeypatch.setenv("RNNMT_PARAMS", "")  # as if it were not set
+    assert params.read()
 
 
 def test_a_file_that_is_a_folder(use: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """RNNMT_PARAMS=recipes, say."""
     monkeypatch.setenv("RNNMT_PARAMS", str(use().parent))
-    assert message_of(params.read).startswith(str(params.path()))
+    assert message_of(params.read) == f"{params.path()}: cannot be read: Is a directory"
 
 
 def test_every_mistake_of_a_section_is_told_at_once(use: Callable[..., Path]) -> None:
