@@ -69,7 +69,8 @@ def run_here(jobs: int | None) -> None:
 
     Raises UserError naming the chains that failed.
     """
-    chains = _shareable(plan())
+    chains = plan()
+    _need_remote()
     jobs = jobs or max(1, (os.cpu_count() or 1) // cores())
     _run_on([_Worker(f"here {number}", ["sh", "-c"]) for number in range(1, jobs + 1)], chains)
 
@@ -81,7 +82,8 @@ def run_on_hosts(hosts: Sequence[str], environment: str) -> None:
     files; `environment` is a shell command that makes `dvc` known there. A host that is lost has
     its chain done by another one. Raises UserError naming what failed.
     """
-    chains = _shareable(plan())
+    chains = plan()
+    _need_remote()
     commit = _commit()
     _run_on([_remote(host, commit, environment) for host in hosts], chains)
 
@@ -111,10 +113,11 @@ def submit(folder: str, options: dict[str, str], minutes: int, cluster: str = "s
             # submitit itself reckons with one of them
             **{f"slurm_{k}": int(v) if k == "array_parallelism" else v for k, v in options.items()},
         )
+        _need_remote()
         with executor.batch():
             jobs = {
                 label: executor.submit(CommandFunction(["sh", "-c", command]))
-                for label, command in _shareable(chains).items()
+                for label, command in chains.items()
             }
     except (RuntimeError, NameError, ValueError) as error:
         raise UserError(f"--slurm: {error}; `--here` runs all on this machine") from None
@@ -154,8 +157,8 @@ def _remote(host: str, commit: str, environment: str) -> _Worker:
     return _Worker(host, [*SSH, *(["-p", port] if port else []), address], before)
 
 
-def _shareable(chains: dict[str, str]) -> dict[str, str]:
-    """The same. Raises UserError before the hours of a sweep whose results could not be shared."""
+def _need_remote() -> None:
+    """Raises UserError before the hours of a sweep whose results could not be shared."""
     command = ["dvc", "config", "core.remote"]
     found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     if not found.stdout.strip():
@@ -163,7 +166,6 @@ def _shareable(chains: dict[str, str]) -> dict[str, str]:
             "a sweep shares its results through DVC's remote, and there is none: dvc remote add "
             "-d NAME URL; on this machine alone, `make repro` trains as many at once"
         )
-    return chains
 
 
 def _run_on(workers: Sequence[_Worker], chains: dict[str, str]) -> None:

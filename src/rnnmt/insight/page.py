@@ -113,14 +113,14 @@ def row(evidence: Evidence, variant: str) -> dict[str, Any]:
         "seconds": seconds,
         "minutes": comparison.minutes([t["seconds"] for t in training]),
         "valid": statistics.mean(valid),
-        "valid_sd": _deviation(valid),
+        "valid_sd": comparison.deviation(valid),
         "tests": [
             {
                 "bleu": statistics.mean(one["score"] for one in cells[split]["bleu"]),
                 "half": statistics.mean(
                     (one["high"] - one["low"]) / 2 for one in cells[split]["bleu"]
                 ),
-                "sd": _deviation([one["score"] for one in cells[split]["bleu"]]),
+                "sd": comparison.deviation([one["score"] for one in cells[split]["bleu"]]),
                 "greedy": cells[split]["greedy"],
                 "chrf": cells[split]["chrf"],
             }
@@ -129,11 +129,6 @@ def row(evidence: Evidence, variant: str) -> dict[str, Any]:
         "runs": evidence.runs_of(variant),
         "best": variant == evidence.comparison["best"],
     }
-
-
-def _deviation(scores: Sequence[float]) -> str:
-    """Of several seeds' scores."""
-    return f" (sd {statistics.stdev(scores):.1f})" if len(scores) > 1 else ""
 
 
 class Looked(NamedTuple):

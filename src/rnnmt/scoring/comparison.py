@@ -221,8 +221,7 @@ def _gain(variant: Variant, baseline: Variant) -> str:
     """BLEU points of beam search on validation data."""
     both = (one.values("valid", "beam", "bleu") for one in (variant, baseline))
     points = [a - b for a, b in zip(*both, strict=True)]
-    deviation = f" (sd {statistics.stdev(points):.1f})" if len(points) > 1 else ""
-    return signed(statistics.mean(points)) + deviation
+    return signed(statistics.mean(points)) + deviation(points)
 
 
 def main_table(variants: Sequence[Variant], tests: Sequence[str], winner: str) -> str:
@@ -335,8 +334,12 @@ def rate(decoding: Mapping[str, Any], search: str) -> float:
 
 def spread(values: Sequence[float], digits: int) -> str:
     """The mean, and with several seeds the standard deviation."""
-    text = f"{statistics.mean(values):,.{digits}f}"
-    return f"{text} (sd {statistics.stdev(values):,.{digits}f})" if len(values) > 1 else text
+    return f"{statistics.mean(values):,.{digits}f}" + deviation(values, digits)
+
+
+def deviation(values: Sequence[float], digits: int = 1) -> str:
+    """The standard deviation over several seeds, to stand behind their mean; else nothing."""
+    return f" (sd {statistics.stdev(values):,.{digits}f})" if len(values) > 1 else ""
 
 
 def minutes(values: Sequence[float]) -> str:
@@ -405,8 +408,7 @@ def _with_interval(variant: Variant, split: str, search: str) -> str:
     scores = variant.values(split, search, "bleu")
     ends = (variant.values(split, search, "bleu", key) for key in ("low", "high"))
     half = statistics.mean((high - low) / 2 for low, high in zip(*ends, strict=True))
-    text = f"{statistics.mean(scores):.1f} ± {half:.1f}"
-    return f"{text} (sd {statistics.stdev(scores):.1f})" if len(scores) > 1 else text
+    return f"{statistics.mean(scores):.1f} ± {half:.1f}{deviation(scores)}"
 
 
 def _by_row(pairs: Iterable[Pair]) -> Iterable[list[Pair]]:
