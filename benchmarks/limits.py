@@ -25,7 +25,7 @@ from workers import DATA, SETTINGS, THREADS
 os.environ["RNNMT_PARAMS"] = str(SETTINGS)
 from rnnmt import params
 
-params.use_threads(shapes=params.SEARCH_SHAPES)  # before torch is imported
+params.use_threads(THREADS, params.SEARCH_SHAPES)  # before torch is imported
 
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402

@@ -26,7 +26,7 @@ WORK = HERE / "work"
 MODELS = WORK / "models"  # for decoding
 SETTINGS = HERE / "multi30k.yaml"
 DATA = WORK / "data" / "multi30k"
-THREADS = 2  # as in multi30k.yaml
+THREADS = int(os.environ.get("BENCHMARK_THREADS", "2"))  # of each toolkit
 PEERS_PYTHON = HERE / ".venv-peers" / "bin" / "python"
 
 

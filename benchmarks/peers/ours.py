@@ -11,7 +11,10 @@ from gate import Gate, arguments, read_lines
 from rnnmt import params
 
 # Before torch is imported; as in the stages train and decode.
-params.use_threads(shapes=params.SEARCH_SHAPES if "--model" in sys.argv else params.TRAINING_SHAPES)
+params.use_threads(
+    count=int(sys.argv[sys.argv.index("--threads") + 1]),
+    shapes=params.SEARCH_SHAPES if "--model" in sys.argv else params.TRAINING_SHAPES,
+)
 
 from rnnmt.model.folder import load_model  # noqa: E402
 from rnnmt.search.sets import in_batches, timed  # noqa: E402
