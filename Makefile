@@ -25,7 +25,7 @@ test: $(READY)-dev  ## everything that matters, lint included; files of tests si
 test-all: test  ## and the long ones; with REQUIRE_SERVERS=1, none is skipped for want of PostgreSQL or sshd
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m long -rs --numprocesses auto --dist loadfile
 
-torture: $(READY)-dev  ## an hour and longer of chance, kills and hostile input: $(TRIALS) trials of each campaign
+torture: $(READY)-dev  ## an hour and longer of chance, kills and hostile input: $(TRIALS) % of each campaign's trials
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/torture --trials $(TRIALS) --timeout 36000
 
 coverage: $(READY)-dev  ## which branches of search, scoring, cleaning, batches and settings no test runs

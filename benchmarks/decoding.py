@@ -22,7 +22,7 @@ from rnnmt.dataset.tokenizer import Tokenizer
 
 SPLIT = "test_2016_flickr"
 OURS = "bfloat16"
-# One way of training for each; a toolkit's models decode alike, all in float32.
+# One way of training for each; a toolkit's models decode alike, however they were trained.
 TITLES = {
     "opennmt": "OpenNMT-py 3.5.1",
     "joeynmt-bucketed": "joeynmt 2.3.0",

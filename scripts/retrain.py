@@ -167,7 +167,7 @@ def refresh(_: argparse.Namespace | None = None) -> int:
 def _refresh() -> str:
     file, corpus = params.path(), corpora.load()
     if not (own := corpora.own_files(corpus)):
-        return f"{corpus.source} is pinned"
+        return f"{corpus.source} has no files here to look at"
     try:
         found = files.version(own)
     except UserError as error:

@@ -1,7 +1,7 @@
 """What files of tests share: a browser; and of the campaigns of tests/torture, how long they are
 and the table of what they tried.
 
-`make test` makes a few trials of each; `make torture` as many as docs/reliability.md speaks of.
+`make test` makes a few trials of each; `make torture` a percentage of each campaign's own number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ TALLIES: dict[str, Counter[str]] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--trials", type=int, default=0, help="of each campaign of tests/torture (0: a few)"
+        "--trials",
+        type=int,
+        default=0,
+        help="percent of each campaign's own, in tests/torture (0: a few)",
     )
     parser.addoption(
         "--first-trial", type=int, default=0, help="number of the first, which seeds its chances"

@@ -795,8 +795,8 @@ def test_new_data_are_noticed_once(
     first = refresh()
     assert first["recipes/mine.yaml"] == "the data are new"
     assert first["recipes/away.yaml"] == "not looked at: your.en: No such file or directory"
-    assert first["params.yaml"] == "bundled is pinned"
-    assert first["recipes/tatoeba-en-fr.yaml"] == "tatoeba-en-fr is pinned"
+    assert first["params.yaml"] == "bundled has no files here to look at"
+    assert first["recipes/tatoeba-en-fr.yaml"] == "tatoeba-en-fr has no files here to look at"
     assert refresh()["recipes/mine.yaml"] == "the data are the same"
     commit(clone.folder, {"recipes/mine/dvc.lock": "2"})
     (clone.folder / "my.en").write_text("one\nthree\n")

@@ -134,7 +134,12 @@ def _serve_options(add: Callable[..., Any]) -> None:
         ("waiting", 1000, "sentences that wait, else 429"),
     ):
         add(f"--max-{name}", type=_positive, default=value, help=f"{text} (default: {value})")
-    add("--timeout", type=_seconds, default=30, help="seconds to an answer, else 504 (default: 30)")
+    add(
+        "--timeout",
+        type=_seconds,
+        default=30,
+        help="seconds from a request to its answer, else 408 or 504 (default: 30)",
+    )
 
 
 def _sweep_options(add: Callable[..., Any], where: Callable[..., Any]) -> None:

@@ -147,8 +147,8 @@ def use_determinism() -> None:
     import torch
 
     torch.use_deterministic_algorithms(True)
-    # To find reads of what was never written, it would also write NaN into all new memory, for a
-    # tenth of a training's time.
+    # To find reads of what was never written, it would also write NaN into all new memory, for up
+    # to a tenth of a training's time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

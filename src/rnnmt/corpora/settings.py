@@ -104,7 +104,7 @@ class HeldOut(Languages):
 
 
 class AlignedFiles(Languages):
-    """Two aligned files, plain or gzip, for each split."""
+    """Two aligned files, plain, gzip or xz, for each split."""
 
     source: Literal["files"]
     splits: Annotated[dict[str, Annotated[list[str], Two]], AfterValidator(_complete)]

@@ -150,8 +150,8 @@ def report(
         *section(
             "What attention adds",
             "Beam search, BLEU points of each variant minus those of its twin without attention, "
-            "whose gates begin with longer memories, and which may have a learning rate of its "
-            "own:",
+            "whose gates, if it has any, begin with longer memories, and which may have a "
+            "learning rate of its own:",
             tables["attention"],
             wanted.tests,
             settings,
@@ -201,9 +201,9 @@ def ablation(
         "All pairs of variants that differ in one setting. BLEU points with beam search, variant "
         f"minus the one against which it stands{several}; training: its time as a multiple of the "
         "other's, of use only if both trained on a machine that did nothing else; length penalty: "
-        "as `valid` has chosen it for each, which is part of what is compared. Attention changes "
-        "how gates begin, too: with longer memories where there is none. Scores and times of each "
-        "are in [comparison.md](comparison.md).",
+        "of several, the one that `valid` has chosen for each, part of what is compared. "
+        "Attention changes how gates begin, too: with longer memories where there is none. Scores "
+        "and times of each are in [comparison.md](comparison.md).",
         markdown(head, rows, left=3),
         f"p and **bold** as there, adjusted for the {len(pairs)} tests of this table; `valid` has "
         "no test, and is what settings should be chosen by.",
@@ -253,7 +253,7 @@ def notes(variants: Sequence[Variant], settings: EvaluateSettings, seeds: int) -
         "TER are in `scores/*.detail.json`.",
         "BLEU and chrF++: higher is better; TER: lower. chrF++ and TER are of beam search, which "
         f"keeps {decoding['beam']} hypotheses.",
-        f"Length penalty, which `valid` has chosen: {penalties}.",
+        f"Length penalty (of several, the one that `valid` has chosen): {penalties}.",
         "training: minutes:seconds, validation included; tokens/s: target tokens in training, "
         f"without it; sent./s: sentences decoded per second, threads: {decoding['threads']}. "
         "Times and speeds change from run to run, nothing else does.",
