@@ -20,25 +20,28 @@ import fcntl
 import json
 import os
 import re
-import signal
+import shutil
+import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
 
 import psutil
 from ruamel.yaml import YAML
 
 from rnnmt import params
 from rnnmt.check import check_settings
+from rnnmt.commands import Commands
 from rnnmt.corpora import files
 from rnnmt.corpora import settings as corpora
-from rnnmt.errors import UserError, end_with_parent, run_main
+from rnnmt.errors import UserError, run_main
 from rnnmt.model.settings import cores as training_cores
 
 ROOT = Path(__file__).parent.parent
 LOCK = Path(".dvc/tmp/make-repro.lock")
+FORMER = Path("work", "former")  # outputs of variants that are gone
 SHARED = ("download", "tokenize", "align")
 CHAIN = ("train", "decode", "evaluate", "analyze")
 # Several DVCs may run, each of which locks the repository for moments.
@@ -131,13 +134,44 @@ def remove_pipeline(pipeline: Path) -> None:
     """Take away a recipe's dvc.yaml, and let DVC forget which files it has written for it.
 
     `dvc checkout`, which `dvc pull` and `dvc exp run` do too, removes whatever DVC remembers to
-    have written and finds in no dvc.yaml: all of the recipe's models and translations.
+    have written and finds in no dvc.yaml: all of the recipe's models and translations. Where it
+    cannot be made to forget, its dvc.yaml stays, and the next run tries again.
     """
+    from diskcache import Timeout
     from dvc.repo import Repo
 
-    pipeline.unlink(missing_ok=True)
-    with Repo() as repo:
-        repo.state.links.clear()
+    try:
+        with Repo() as repo:
+            repo.state.links.clear()
+    except (sqlite3.Error, Timeout, OSError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        print(f"rnnmt: warning: {pipeline} stays until the next run ({reason})", file=sys.stderr)
+    else:
+        pipeline.unlink(missing_ok=True)
+
+
+def move_former_outputs(pipeline: str) -> None:
+    """Take what variants and seeds have made that the settings no longer name out of the way.
+
+    The stages that compare depend on whole folders: with what only this clone has in them, no
+    other clone would find them up to date. DVC's lock knows all outputs of a recipe.
+    """
+    lock, labels = Path(pipeline).with_suffix(".lock"), set(run_labels())
+    known = YAML(typ="safe").load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
+    for name, stage in ((known or {}).get("stages") or {}).items():
+        label = name.partition("@")[2]
+        for out in stage.get("outs", ()) if label and label not in labels else ():
+            path = Path(out["path"])
+            if path.exists():
+                print(f"{path}: of no variant and seed any more, moved to {FORMER / path}")
+                shutil.rmtree(FORMER / path, ignore_errors=True)
+                (FORMER / path).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, FORMER / path)
+
+
+def run_labels() -> list[str]:
+    """The name of every variant's training with every seed."""
+    return [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
 
 
 def say_changed_files() -> None:
@@ -159,31 +193,31 @@ def reproduce(pipeline: str) -> None:
     """Run what has changed. Raises SystemExit, or UserError naming the chains that failed."""
     drop_dead_locks()
     drop_broken_locks(pipeline)
-    commands = Commands()
+    move_former_outputs(pipeline)
     stale = changed(pipeline)
     if "download" not in stale:
         say_changed_files()
     if not stale:
         print("Nothing has changed: models, translations, scores and comparison are up to date.")
-    if stale.intersection(SHARED):
-        commands.check(*DVC, "repro", address(pipeline, "align"))
-        stale = changed(pipeline)
     # Settings tend to go from small models to large, and no long chain must begin last.
-    labels = [f"{v}-{seed}" for v in reversed(params.variants()) for seed in params.seeds()]
     chains = {"memory": ["memory"]}
-    chains |= {label: [f"{stage}@{label}" for stage in CHAIN] for label in labels}
-    run_chains(
-        {
-            # -s: these stages alone, since two at once must not both check what they share.
-            label: [*DVC, "repro", "-s", *(address(pipeline, stage) for stage in chain)]
-            for label, chain in chains.items()
-            if stale.intersection(chain)
-        },
-        commands,
-    )
-    if stale:
-        commands.check(*DVC, "repro", pipeline)
-    commands.run("rnnmt", "sync")  # where MLflow is away it says so, and nothing has failed
+    chains |= {label: [f"{stage}@{label}" for stage in CHAIN] for label in run_labels()[::-1]}
+    with Commands() as commands:
+        if stale.intersection(SHARED):
+            commands.check(*DVC, "repro", address(pipeline, "align"))
+            stale = changed(pipeline)
+        run_chains(
+            {
+                # -s: these stages alone, since two at once must not both check what they share.
+                label: [*DVC, "repro", "-s", *(address(pipeline, stage) for stage in chain)]
+                for label, chain in chains.items()
+                if stale.intersection(chain)
+            },
+            commands,
+        )
+        if stale:
+            commands.check(*DVC, "repro", pipeline)
+        commands.run("rnnmt", "sync")  # where MLflow is away it says so, and nothing has failed
 
 
 def changed(pipeline: str) -> set[str]:
@@ -214,66 +248,6 @@ def run_chains(chains: dict[str, list[str]], commands: Commands) -> None:
             f"failed: {', '.join(failed)}; their lines above say why. The same command goes on "
             "with what is left; to compare the others alone, take it out of `variants`"
         )
-
-
-class Commands:
-    """Runs commands, several at once, and passes on to all of them the signals that it gets."""
-
-    def __init__(self) -> None:
-        self._running: set[subprocess.Popen[str]] = set()
-        self._stopped = 0  # by this signal
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
-
-    def run(self, *command: str, label: str = "") -> int:
-        """Run a command and return its exit code; with a label, which begins each of its lines."""
-        if self._stopped:
-            return 128 + self._stopped
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if label else None,
-            stderr=subprocess.STDOUT if label else None,
-            encoding="utf-8",
-            errors="backslashreplace",
-            process_group=0,  # of its own: a signal reaches it and its children, and once
-            preexec_fn=end_with_parent,
-        )
-        self._running.add(process)
-        if self._stopped:  # meanwhile
-            self._signal(process, self._stopped)
-        for line in process.stdout or ():
-            if line.strip():
-                # In one piece, so that no line gets into another.
-                print(f"{label}: {line.rstrip()}\n", end="", flush=True)
-        code = process.wait()
-        self._running.discard(process)
-        return code
-
-    def check(self, *command: str) -> None:
-        """Run a command. Raises SystemExit where it fails."""
-        code = self.run(*command)
-        self.end_if_stopped()
-        if code:
-            raise SystemExit(code)
-
-    def end_if_stopped(self) -> None:
-        """Raises SystemExit where a signal has come."""
-        if self._stopped:
-            print("Stopped; the same command goes on where this one was.", flush=True)
-            raise SystemExit(128 + self._stopped)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        # DVC waits for its stage to end by a Ctrl-C; whoever repeats it will not.
-        passed_on = signal.SIGTERM if self._stopped else number
-        self._stopped = self._stopped or number
-        for process in tuple(self._running):
-            self._signal(process, passed_on)
-
-    @staticmethod
-    def _signal(process: subprocess.Popen[str], number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
 
 
 def check_recipe(recipe: str) -> None:

@@ -380,6 +380,9 @@ def test_the_interval_of_a_share_is_as_wide_as_it_is_sure() -> None:
     sure = SCORING.model_copy(update={"confidence": 0.99})
     assert estimates.share(10, 100, sure).low < 0.05
     assert estimates.share(0, 0, SCORING) == (0, 0, 1)
+    for whole in range(1, 100):
+        assert 0 <= estimates.share(0, whole, SCORING).low < 1e-9
+        assert 1 - 1e-9 < estimates.share(whole, whole, SCORING).high <= 1
 
 
 def test_equal_ranks_and_few_cells_have_a_correlation() -> None:

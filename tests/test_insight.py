@@ -131,6 +131,7 @@ def test_the_correlation_time_of_waves() -> None:
     waves = np.stack([np.cos(2 * np.pi * time / period) for period in (12, 48)], axis=1)
     # cos has half of its height after a sixth of its period
     assert np.allclose(gates.correlation_time(waves), [2, 8], rtol=0.1)
+    assert np.allclose(gates.correlation_time(waves[:1]), 0)  # of one step nothing is known
 
 
 # --- alignments -----------------------------------------------------------------------------

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sqlite3
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -103,3 +107,76 @@ def test_every_recipe_trains_and_translates(recipe: str, clone: Clone) -> None:
         assert seen == len(pairs.target.ids) + len(pairs.target)
     summary = clone.folder / f"reports/shrunk/translations/{label}/summary.json"
     assert json.loads(summary.read_text())["beam"] == settings["decode"]["beam"]
+
+
+@pytest.fixture
+def repro(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("repro")
+
+
+class Repo:
+    """DVC's, on a full disk where `full`."""
+
+    full = False
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def state(self) -> Any:
+        return self
+
+    links = state
+
+    def clear(self) -> None:
+        assert Path("dvc.yaml").exists(), "a kill now would leave nothing to begin again from"
+        if self.full:
+            raise sqlite3.OperationalError("disk I/O error")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_pipeline_stays_until_dvc_has_forgotten_its_files(
+    full: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    repro: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Or a kill in between would leave the next checkout to remove all models."""
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").touch()
+    monkeypatch.setattr(Repo, "full", full)
+    monkeypatch.setattr("dvc.repo.Repo", Repo)
+    repro.remove_pipeline(Path("dvc.yaml"))
+    assert Path("dvc.yaml").exists() == full
+    assert ("dvc.yaml stays until the next run" in capsys.readouterr().err) == full
+
+
+def test_outputs_of_former_variants_and_seeds_are_moved_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repro: ModuleType
+) -> None:
+    """No other clone has them, whose stages depend on the same folders; others' files stay."""
+    monkeypatch.chdir(tmp_path)
+    labels = ["gru-1", "gru-2", "gone-1"]
+    outs = {label: [f"models/x/{label}", f"reports/x/{label}.json"] for label in labels}
+    for folder, file in outs.values():
+        Path(folder).mkdir(parents=True)
+        Path(folder, "weights.pt").write_text(folder, encoding="utf-8")
+        Path("reports/x").mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(file, encoding="utf-8")
+    Path("models/x/mine").mkdir()
+    stages = {f"train@{k}": {"outs": [{"path": path} for path in v]} for k, v in outs.items()}
+    stages["compare"] = {"outs": [{"path": "reports/x"}]}
+    YAML().dump({"schema": "2.0", "stages": stages}, Path("dvc.lock"))
+    settings = read("params.yaml") | {"variants": {"gru": {"cell": "gru"}}, "seeds": [1]}
+    YAML().dump(settings, Path("params.yaml"))
+    for _ in range(2):
+        repro.move_former_outputs("dvc.yaml")
+    assert sorted(path.name for path in Path("models/x").iterdir()) == ["gru-1", "mine"]
+    assert [path.name for path in Path("reports/x").iterdir()] == ["gru-1.json"]
+    moved = Path("work/former/models/x/gru-2/weights.pt")
+    assert moved.read_text(encoding="utf-8") == "models/x/gru-2"

@@ -836,6 +836,11 @@ def test_files_that_have_changed_are_told_where_nothing_else_has(
     retrain.repro.say_changed_files()
     said = capsys.readouterr().out
     assert said.startswith("my.fr has changed since it was read")
+    paths = [str(tmp_path / side / "train.txt") for side in ("en", "fr")]
+    for path in paths:
+        Path(path).parent.mkdir()
+        Path(path).write_text(path, encoding="utf-8")
+    assert len(set(corpora_files.digests(paths).values())) == 2
     assert "retrain.py refresh" in said
 
 

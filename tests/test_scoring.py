@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoded import SPLITS, WORDS, lab
+from rnnmt import params
 from rnnmt.errors import UserError
 from rnnmt.scoring import gate, metrics
 from rnnmt.scoring.comparison import (
@@ -46,7 +47,6 @@ from rnnmt.scoring.settings import (
     References,
     Run,
     references,
-    remake,
     write_json,
 )
 from rnnmt.scoring.significance import (
@@ -56,6 +56,7 @@ from rnnmt.scoring.significance import (
     paired_test,
     trials,
 )
+from rnnmt.stages import ensemble
 
 BLEU = partial(metrics.score, "bleu")
 SETTINGS = EvaluateSettings(bootstrap_samples=200, confidence=0.95, seed=1)
@@ -270,6 +271,13 @@ def test_sentences_that_both_translate_alike_change_no_p() -> None:
     assert p(*alike) == p(a, b)
 
 
+def test_ensembles_p_is_rounded_last() -> None:
+    """Among 60 tests a p of 0.00001 is one of 0.0006, and not of nothing."""
+    scores = [{"p": 0.00001}, *({"p": 1.0} for _ in range(59))]
+    ensemble._adjust(scores)
+    assert scores[0] == {"p": 0.00001, "p_holm": 0.0006}
+
+
 def test_holm_by_hand() -> None:
     # 0.01 * 4, 0.02 * 3, 0.03 * 2 (not below the one before), 0.6 * 1
     assert holm([0.03, 0.01, 0.6, 0.02]) == pytest.approx([0.06, 0.04, 0.6, 0.06])
@@ -419,12 +427,12 @@ def test_the_report_has_every_number_in_its_place() -> None:
         *tested,
     ]
     for text, said in [
-        (one, f"Made by `{remake('')}` on the corpus `toy`, with"),
+        (one, f"Made by `{params.remake('')}` on the corpus `toy`, with"),
         (one, "significant at 10 %."), (one, "adjusted by Holm's method"),
         (one, "with seed 1. Sentences: test 7. "), (two, "with seeds 1, 2. Sentences: test 7. "),
         (one, "`dot` has the highest validation BLEU, 31.0;"), (one, "\n\n## Method\n\n"),
         (one, "the 90 % bootstrap interval"), (one, "which keeps 4 hypotheses."),
-        (one, "threads: 2."), (one, "has chosen: 1: plain, dot."), (two, ": 1/2: plain, dot."),
+        (one, "threads: 2."), (one, "has chosen): 1: plain, dot."), (two, ": 1/2: plain, dot."),
         (one, "One seed was trained: p says nothing"),
         (two, "is the mean over 2 seeds"), (two, "- Numbers are means over the seeds"),
         (one, "signatures:\n\n- bleu: `nrefs:1`\n- ter: `case:lc`\n"),
@@ -553,8 +561,8 @@ def test_each_limit_is_just_where_the_settings_say() -> None:
     assert failed(evidence(0.2, sentences_per_second=5.0), evidence(0.2)) == []
     assert failed(evidence(0.2, sentences_per_second=4.99), evidence(0.2)) == slow
     # Which differ in the test sets, by less than their seeds do.
-    new, old = (dataclasses.replace(evidence(x), scores=evidence(0.2).scores) for x in (0.3, 0.2))
-    new = dataclasses.replace(new, scores=evidence(0.3).scores | {"valid": {"bleu": 99, "chrf": 9}})
+    new, old = (dataclasses.replace(evidence(x), scores=evidence(0.2).scores) for x in (0.25, 0.2))
+    new = dataclasses.replace(new, scores=evidence(0.25).scores | {"valid": {"bleu": 99, "chrf": 9}})
     for split in WANTED.tests:
         a, b = (
             metrics.statistics("bleu", one.translations[split], WANTED.splits[split])[None]
@@ -562,7 +570,7 @@ def test_each_limit_is_just_where_the_settings_say() -> None:
         )
         drop, p = -paired_difference(a, b, BLEU), paired_test(a, b, BLEU, 200, 1)
         assert drop > 0
-        assert 0 < p < 1
+        assert 0.02 < p < 1  # a level so high takes no more trials than these 200
         for margin, refused in (drop, False), (drop * 0.999, True):
             assert (
                 f"{split}: no drop beyond {margin:g}" in failed(new, old, margin=margin)
@@ -571,6 +579,14 @@ def test_each_limit_is_just_where_the_settings_say() -> None:
             assert (
                 f"{split}: not worse (p < {level:g})" in failed(new, old, level=level)
             ) == refused
+
+
+def test_no_level_is_below_the_smallest_p() -> None:
+    """Whatever the number of resamplings, a clearly worse model is refused."""
+    good = {"valid": {"bleu": 99, "chrf": 9}}
+    worse = dataclasses.replace(evidence(0.9), scores=evidence(0.9).scores | good)
+    for level in (0.05, 0.001):
+        assert f"test: not worse (p < {level:g})" in failed(worse, evidence(0.2), level=level)
 
 
 def _without(split: str, metric: str, value: object) -> Evidence:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from clones import Clone, fails, run
@@ -84,7 +85,9 @@ def test_a_worker_that_cannot_begin_leaves_its_work_to_the_others(
     assert "lstm-general-1: done" in said.out
 
 
-def test_after_a_ctrl_c_none_begins(clone: Clone) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_stops_what_runs_and_none_begins(clone: Clone, number: int) -> None:
+    """By a Ctrl-C, or a signal that only the sweep itself gets."""
     give_remote(clone)
     with subprocess.Popen(
         [*SWEEP, "--here", "--jobs", "1"],
@@ -97,9 +100,15 @@ def test_after_a_ctrl_c_none_begins(clone: Clone) -> None:
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == "gru-1: on here 1\n"
-        os.killpg(process.pid, signal.SIGINT)
+        while not (chains := psutil.Process(process.pid).children()):
+            pass
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.terminate()
         assert "lstm-general-1" not in process.stdout.read()
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + number
+    assert not any(chain.is_running() for chain in chains)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +154,20 @@ def test_a_host_that_is_lost_last_has_its_chain_done(
     assert "one: on there\n1\none: done\nAll is done" in printed
     with pytest.raises(UserError, match="not done: one, two;"):
         sweep._run_on([LOST, LOST], sweep.plan())
-    monkeypatch.setattr(sweep, "plan", lambda: {"one": "exit 3", "two": "sleep 1"})
+
+
+@pytest.mark.parametrize("code", [3, sweep.CONNECTION_LOST])
+def test_a_training_that_fails_costs_no_host(
+    code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Though DVC ends as ssh does where its connection is lost."""
+    monkeypatch.setattr(sweep, "plan", lambda: {"one": f"exit {code}", "two": "sleep 1"})
     with pytest.raises(UserError, match="not done: one;"):
         sweep._run_on([THERE, THERE], sweep.plan())
+    printed = capfd.readouterr()
+    assert "one: failed" in printed.out
+    assert "two: done" in printed.out
+    assert "lost" not in printed.err
 
 
 @pytest.mark.parametrize("options", [(), ("--here",)])

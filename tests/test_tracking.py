@@ -447,6 +447,39 @@ def dump(root: Path) -> str:
         return "\n".join(database.iterdump())
 
 
+def test_sync_mixes_no_two_trainings(root: Path) -> None:
+    """Of one fingerprint, by processors that differ in the last digits."""
+    write_outputs(made_up_history())
+    sync()
+    other = made_up_history()
+    other.rows[1]["val/loss"] += 1e-9
+    other.rows[2]["val/bleu"] = 50.0
+    write_outputs(other)
+    for _ in range(2):
+        sync()
+    new, old = all_runs(root)
+    assert old.data.tags["superseded"] == "true"
+    assert new.data.metrics["val/bleu"] == 50.0
+    assert old.data.metrics["val/bleu"] == 3.0
+    assert points(root, new)["val/loss"] == [60, 120, 180]
+
+
+def test_all_pages_of_runs_are_read(root: Path) -> None:
+    write_outputs(made_up_history())
+    write_outputs(made_up_history(), "other")
+    sync()
+
+    class Small(MlflowClient):
+        def search_runs(self, *arguments: Any, **named: Any) -> Any:
+            return super().search_runs(*arguments, **named, max_results=1)
+
+    client = Small(f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny en-fr")
+    assert experiment
+    found = runs.every(client, experiment.experiment_id)
+    assert sorted(str(run.info.run_name) for run in found) == ["lstm-1", "other-1"]
+
+
 def test_sync_completes_a_run_that_sync_left_half_made(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import sacrebleu
 import torch
 
-from clones import Clone, run
+from clones import Clone, fails, run
 from rnnmt.dataset.batch import make_batch
 from rnnmt.dataset.store import ParallelStore, TokenStore, open_split
 from rnnmt.dataset.tokenizer import PAD, Tokenizer, TokenizerSettings, train
@@ -143,7 +143,7 @@ def test_the_model_that_is_kept_is_that_of_the_best_epoch(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("library", ["torch", "pytorch-lightning"])
-def test_another_version_of_a_library_resumes_nothing(
+def test_another_version_or_precision_resumes_nothing(
     library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RNNMT_PARAMS", str(tmp_path / "params.yaml"))
@@ -161,8 +161,11 @@ def test_another_version_of_a_library_resumes_nothing(
 
     before, installed = fingerprint(), stage.version
     assert fingerprint() == before
-    monkeypatch.setattr(stage, "version", lambda name: installed(name) + "1" * (name == library))
-    assert fingerprint() != before
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "version", lambda name: installed(name) + "1" * (name == library))
+        assert fingerprint() != before
+    monkeypatch.setattr("rnnmt.model.training.usable_precision", lambda _: "another")
+    assert fingerprint() != before  # as after a move to another processor
 
 
 @torch.inference_mode()
@@ -184,3 +187,25 @@ def validated(root: Path, folder: Path) -> tuple[float, float]:
     references = (root / "data/small/tokens/valid.target.txt").read_text(encoding="utf-8")
     bleu = sacrebleu.corpus_bleu(texts, [references.splitlines()], force=True).score
     return nll / tokens, bleu
+
+
+def test_a_training_needs_no_files_that_the_tokens_were_made_of(tmp_path: Path) -> None:
+    """On another machine they are not there; the settings are checked all the same."""
+    clone = Clone(tmp_path)
+    corpus = {
+        "name": "mine",
+        "source": "files",
+        "source_language": "en",
+        "target_language": "fr",
+        "tsv": "/nowhere/mine.tsv",
+        "columns": [1, 2],
+        "held_out": {"valid": 2, "test": 2},
+        "seed": 1,
+    }
+    clone.write(clone.settings() | {"corpus": corpus})
+    command = (sys.executable, "-m", "rnnmt.stages.train", "gru", "1")
+    environment = clone.environment | {"DVC_STAGE": "train@gru-1"}
+    said = fails(*command, cwd=clone.folder, env=environment)
+    assert "manifest.json: no such file; run: dvc repro tokenize" in said
+    clone.write(clone.settings() | {"evaluate": {}})
+    assert "params.yaml" in fails(*command, cwd=clone.folder, env=environment)

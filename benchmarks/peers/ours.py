@@ -12,7 +12,7 @@ from rnnmt import params
 
 # Before torch is imported; as in the stages train and decode.
 params.use_threads(
-    count=int(sys.argv[sys.argv.index("--threads") + 1]),
+    count=int(sys.argv[sys.argv.index("--threads") + 1]) if "--threads" in sys.argv else None,
     shapes=params.SEARCH_SHAPES if "--model" in sys.argv else params.TRAINING_SHAPES,
 )
 

@@ -8,7 +8,7 @@ from rnnmt import params
 from rnnmt.corpora import settings as corpora
 from rnnmt.corpora.clean import CleaningSettings
 from rnnmt.dataset.tokenizer import TokenizerSettings
-from rnnmt.errors import UserError
+from rnnmt.errors import UserError, run_main
 from rnnmt.insight.settings import AnalyzeSettings, MemorySettings
 from rnnmt.model.settings import variant
 from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings
@@ -40,3 +40,7 @@ def check_settings() -> None:
     params.load("promote", PromoteSettings)
     params.load("analyze", AnalyzeSettings)
     params.load("memory", MemorySettings)
+
+
+if __name__ == "__main__":
+    run_main(check_settings)

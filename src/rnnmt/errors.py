@@ -78,7 +78,7 @@ def run_stage(main: Callable[[], None], check: bool = False) -> None:
 def _check_settings() -> None:
     # A process: a stage depends on what it imports, and these are the settings of all others.
     done = subprocess.run(
-        [sys.executable, "-m", "rnnmt.cli", "check"], stdout=subprocess.DEVNULL, check=False
+        [sys.executable, "-m", "rnnmt.check"], stdout=subprocess.DEVNULL, check=False
     )
     if done.returncode:
         raise SystemExit(done.returncode)

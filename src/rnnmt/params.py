@@ -123,6 +123,13 @@ def threads() -> int:
     return value
 
 
+def remake(stage: str) -> str:
+    """What makes a stage's output of the experiment at hand, to be typed in the root."""
+    recipe = path()
+    whole = recipe.parent.name == "recipes"
+    return f"make repro RECIPE={recipe.stem}" if whole else f"dvc repro {stage}".rstrip()
+
+
 # Of products, for which oneDNN keeps its kernels: in training each takes some MB, in a search 0.1.
 TRAINING_SHAPES, SEARCH_SHAPES = 48, 1024
 

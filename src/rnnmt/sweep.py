@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rnnmt import params
+from rnnmt.commands import Commands
 from rnnmt.errors import UserError
 from rnnmt.model.settings import cores, variant
 
@@ -140,9 +141,9 @@ class _Worker:
     prefix: list[str]
     before: str = ""  # what another machine has to do first
 
-    def run(self, command: str) -> int:
-        done = subprocess.run([*self.prefix, self.before + command], stdin=subprocess.DEVNULL)
-        return done.returncode
+    def run(self, command: str, commands: Commands) -> int:
+        # DVC's own exit code of a failure is 255, too; here only ssh's means a lost connection.
+        return commands.run(*self.prefix, f"{self.before}({command}) || exit 1")
 
 
 def _remote(host: str, commit: str, environment: str) -> _Worker:
@@ -185,10 +186,12 @@ def _run_on(workers: Sequence[_Worker], chains: dict[str, str]) -> None:
             label, command = item
             print(f"{label}: on {worker.name}", flush=True)
             try:
-                code, lost = worker.run(command), ""
+                code, lost = worker.run(command, commands), ""
             except OSError as error:
                 code, lost = CONNECTION_LOST, f": {error.filename}: {error.strerror}"
-            if code == CONNECTION_LOST and (worker.before or lost):
+            if commands.stopped:
+                break
+            if code == CONNECTION_LOST:
                 print(f"rnnmt: warning: {worker.name} is lost{lost}", file=sys.stderr, flush=True)
                 waiting.put(item)
                 return
@@ -198,16 +201,12 @@ def _run_on(workers: Sequence[_Worker], chains: dict[str, str]) -> None:
             left.pop(label, None)
             if not left:
                 end()
-            if code < 0:  # a signal has ended it, as Ctrl-C does
-                return
-
-    with ThreadPoolExecutor(len(workers)) as pool:
-        try:
-            list(pool.map(work, workers))
-        except KeyboardInterrupt:
-            left.clear()  # none of them begins any more
+        if commands.stopped:
             end()
-            raise
+
+    with Commands() as commands, ThreadPoolExecutor(len(workers)) as pool:
+        list(pool.map(work, workers))
+    commands.end_if_stopped()
     _conclude([*failed, *left])
 
 

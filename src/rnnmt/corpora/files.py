@@ -104,7 +104,8 @@ def corpus(chosen: settings.Languages) -> Corpus:
 def digests(paths: Iterable[str]) -> dict[str, str | None]:
     """The user's files -> the SHA-256 of each; None where it cannot be read.
 
-    A path from the root is of one machine only, so that just the file's name is told.
+    A path from the root is of one machine only, so that just the file's name is told, with a
+    number where several have it.
     """
 
     def read(path: Path) -> str | None:
@@ -112,8 +113,13 @@ def digests(paths: Iterable[str]) -> dict[str, str | None]:
             return digest(path) if path.is_file() else None
         return None
 
-    files = map(Path, paths)
-    return {file.name if file.is_absolute() else str(file): read(file) for file in files}
+    found: dict[str, str | None] = {}
+    seen: Counter[str] = Counter()
+    for file in map(Path, paths):
+        name = file.name if file.is_absolute() else str(file)
+        seen[name] += 1
+        found[name if seen[name] == 1 else f"{name} ({seen[name]})"] = read(file)
+    return found
 
 
 def version(paths: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
+from rnnmt import params
 from rnnmt.errors import UserError
 
 # Vowel signs, points and joiners are parts of words, and to Python no letters.
@@ -65,9 +66,9 @@ def read_links(path: Path) -> list[Links]:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [_links(row) for row in rows]
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run: dvc repro align") from None
+        raise UserError(f"{path}: no such file; run: {params.remake('align')}") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); run: dvc repro align") from None
+        raise UserError(f"{path}: damaged ({error}); run: {params.remake('-f align')}") from None
 
 
 def _links(row: dict[str, list[list[int]]]) -> Links:

@@ -82,7 +82,7 @@ def share(part: int, whole: int, settings: EvaluateSettings) -> Estimate:
     z, found = NormalDist().inv_cdf((1 + settings.confidence) / 2), part / whole
     middle = (found + z * z / (2 * whole)) / (1 + z * z / whole)
     half = z * np.sqrt(found * (1 - found) / whole + z * z / (4 * whole**2)) / (1 + z * z / whole)
-    return Estimate(found, float(middle - half), float(middle + half))
+    return Estimate(found, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
 
 
 def slope(columns: Floats, gain: Floats, weight: Floats) -> float:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rnnmt import params
 from rnnmt.corpora.words import Links, read_links
 from rnnmt.errors import UserError
 from rnnmt.scoring import metrics
@@ -18,7 +19,6 @@ from rnnmt.scoring.settings import (
     References,
     Run,
     references,
-    remake,
     reports,
 )
 
@@ -145,13 +145,13 @@ def _json(path: Path, stage: str) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return values
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run: {remake(stage)}") from None
+        raise UserError(f"{path}: no such file; run: {params.remake(stage)}") from None
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); run: {remake(stage)}") from None
+        raise UserError(f"{path}: damaged ({error}); run: {params.remake(stage)}") from None
 
 
 def _lines(path: Path, stage: str) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run: {remake(stage)}") from None
+        raise UserError(f"{path}: no such file; run: {params.remake(stage)}") from None

@@ -97,7 +97,7 @@ def correlation_time(states: Floats) -> Floats:
     """
     centred = states - states.mean(axis=0)
     variance = np.maximum((centred**2).mean(axis=0), 1e-12)
-    limit = len(states) // 2
+    limit = max(1, len(states) // 2)
     lags = np.array(
         [(centred[k:] * centred[: len(centred) - k]).mean(axis=0) for k in range(limit)]
     )

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rnnmt import params
 from rnnmt.insight import pictures
 from rnnmt.insight.claims import CONTRADICTED, OPEN, SUPPORTED, Claim
 from rnnmt.insight.cost import PIECES, costs
@@ -22,7 +23,6 @@ from rnnmt.insight.pairs import fraction
 from rnnmt.insight.pictures import INK, LINE, PAPER, Picture
 from rnnmt.insight.slices import examples
 from rnnmt.scoring import comparison, metrics
-from rnnmt.scoring.settings import remake
 
 EXTREMES = 5  # best and worst sentences
 COMPARED = 200  # words of a translation, at most
@@ -300,7 +300,7 @@ def inline(picture: Picture) -> Any:
 
 def reproduce(evidence: Evidence) -> dict[str, Any]:
     """What is needed to make the same again: sums, versions, settings, commands."""
-    settings, again = evidence.runs[next(iter(evidence.runs))].settings(), remake("")
+    settings, again = evidence.runs[next(iter(evidence.runs))].settings(), params.remake("")
     lock = Path("requirements.lock")
     lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
     pins = dict(line.split()[0].split("==") for line in lines if "==" in line)

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from rnnmt.scoring.settings import EvaluateSettings, References, remake
+from rnnmt import params
+from rnnmt.scoring.settings import EvaluateSettings, References
 from rnnmt.scoring.significance import holm
 
 
@@ -134,7 +135,7 @@ def report(
     seeds_text = ", ".join(map(str, seeds))
     parts = [
         f"# {wanted.corpus}, {wanted.direction}: {len(variants)} variants compared",
-        f"Made by `{remake('')}` on the corpus `{wanted.corpus}`, with "
+        f"Made by `{params.remake('')}` on the corpus `{wanted.corpus}`, with "
         f"seed{'s' * (len(seeds) > 1)} {seeds_text}. Sentences: {sentences}. "
         "**Bold**: the best on validation data.",
         main_table(variants, wanted.tests, winner.name),
@@ -194,10 +195,11 @@ def ablation(
         ]
         for (after, before, change), row in zip(found, _by_row(pairs), strict=True)
     ]
-    several = ", means over the seeds, of `valid` with standard deviation" * (len(seeds) > 1)
+    several = ", means over the seeds with their standard deviations" * (len(seeds) > 1)
     parts = [
         title,
-        f"Made by `{remake('')}`, with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. "
+        f"Made by `{params.remake('')}`, with seed{'s' * (len(seeds) > 1)} "
+        f"{', '.join(map(str, seeds))}. "
         "All pairs of variants that differ in one setting. BLEU points with beam search, variant "
         f"minus the one against which it stands{several}; training: its time as a multiple of the "
         "other's, of use only if both trained on a machine that did nothing else; length penalty: "

@@ -20,7 +20,7 @@ import numpy as np
 from rnnmt.errors import UserError
 from rnnmt.scoring import metrics
 from rnnmt.scoring.settings import EvaluateSettings, PromoteSettings, References, write_json
-from rnnmt.scoring.significance import paired_difference, paired_test
+from rnnmt.scoring.significance import paired_difference, paired_test, trials
 
 _BLEU = partial(metrics.score, "bleu")
 
@@ -167,7 +167,8 @@ def _no_worse(
         for one in (challenger, champion)
     )  # (1 seed, sentences, k)
     difference = paired_difference(new, old, _BLEU)
-    p = paired_test(new, old, _BLEU, evaluate.bootstrap_samples, evaluate.seed)
+    samples = trials(1, evaluate.bootstrap_samples, 1 - settings.level)
+    p = paired_test(new, old, _BLEU, samples, evaluate.seed)
     return [
         Finding(
             f"{split}: not worse (p < {settings.level:g})",

@@ -107,16 +107,9 @@ class References:
         if len(lines) != wanted:
             raise UserError(
                 f"{run}: {split}.{search}.txt has {len(lines)} lines, its references have "
-                f"{wanted}; run: {remake(f'decode@{run}')}"
+                f"{wanted}; run: {params.remake(f'decode@{run}')}"
             )
         return lines
-
-
-def remake(stage: str) -> str:
-    """What makes a stage's output of the experiment at hand, to be typed in the root."""
-    recipe = params.path()
-    whole = recipe.parent.name == "recipes"
-    return f"make repro RECIPE={recipe.stem}" if whole else f"dvc repro {stage}".rstrip()
 
 
 def reports(corpus: str) -> Path:
@@ -159,9 +152,11 @@ def _mapping(path: Path, stage: str) -> dict[str, Any]:
     try:
         values = json.loads(_text(path, stage))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: {error.msg}; run: {remake(stage)}") from None
+        raise UserError(
+            f"{path}:{error.lineno}: {error.msg}; run: {params.remake(stage)}"
+        ) from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a JSON object; run: {remake(stage)}")
+        raise UserError(f"{path}: expected a JSON object; run: {params.remake(stage)}")
     return values
 
 
@@ -169,6 +164,6 @@ def _text(path: Path, stage: str) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run: {remake(stage)}") from None
+        raise UserError(f"{path}: no such file; run: {params.remake(stage)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8: {error}") from None

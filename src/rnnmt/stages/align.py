@@ -71,7 +71,9 @@ def _pairs(
                 if number % step == 0:
                     yield words(normalise(one)), words(normalise(other))
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such file; run: dvc repro tokenize") from None
+        raise UserError(
+            f"{error.filename}: no such file; run: {params.remake('tokenize')}"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def _adjust(scores: list[dict[str, float]]) -> None:
     from rnnmt.scoring.significance import holm
 
     for score, adjusted in zip(scores, holm([score["p"] for score in scores]), strict=True):
-        score["p_holm"] = round(adjusted, 4)
+        score["p"], score["p_holm"] = round(score["p"], 6), round(adjusted, 6)
 
 
 def _translate(
@@ -108,7 +108,7 @@ def _score(
         "bleu": round(bleu(together.sum(axis=0)), 2),
         "members": round(float(np.mean(members)), 2),
         "best_member": round(max(members), 2),
-        "p": round(p_value, 4),
+        "p": p_value,  # to be rounded when it has been adjusted
     }
 
 

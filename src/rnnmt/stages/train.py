@@ -123,21 +123,22 @@ def _describe(
 ) -> dict[str, Any]:
     """What the training depends on, as settings.json keeps it; `fingerprint` sums it up."""
     params.use_threads(shapes=params.TRAINING_SHAPES)
-    import rnnmt.model.training  # noqa: F401  (all code that training runs is loaded now)
+    from rnnmt.model.training import usable_precision  # all code that training runs is loaded now
 
     file = tokens / "manifest.json"
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{file}: no such file; run `dvc repro tokenize`") from None
+        raise UserError(f"{file}: no such file; run: {params.remake('tokenize')}") from None
     except ValueError as error:
-        raise UserError(f"{file}: damaged ({error}); run `dvc repro -f tokenize`") from None
+        raise UserError(f"{file}: damaged ({error}); run: {params.remake('-f tokenize')}") from None
     sizes = manifest["vocabulary"]
     description: dict[str, Any] = {
         "corpus": tokens.parent.name,
         "variant": arguments.variant,
         "seed": arguments.seed,
         "threads": params.threads(),
+        "precision": usable_precision(train.precision),  # which depends on the processor
         "model": model.model_dump(),
         "train": train.model_dump(exclude={"checkpoint_seconds"}),
         "vocabularies": {**sizes, "joint": manifest["joint"]},
@@ -228,7 +229,7 @@ def _data_and_module(
     from rnnmt.dataset.store import open_split
     from rnnmt.dataset.tokenizer import BpeDropout, Tokenizer
     from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
-    from rnnmt.model.training import ParallelData, TranslationModule, usable_precision
+    from rnnmt.model.training import ParallelData, TranslationModule
 
     source, target = (Tokenizer(tokens / f"{side}.model") for side in ("source", "target"))
     rate = settings.bpe_dropout
@@ -243,7 +244,7 @@ def _data_and_module(
     module = TranslationModule(
         Seq2Seq(model, Vocabularies(**description["vocabularies"])),
         settings,
-        usable_precision(settings.precision),
+        description["precision"],
         total_steps=settings.max_epochs * len(data.train),
         seed=description["seed"],
         tokenizer=target,

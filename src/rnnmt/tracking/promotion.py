@@ -38,7 +38,6 @@ from rnnmt.scoring.settings import (
     References,
     Run,
     references,
-    remake,
     reports,
 )
 from rnnmt.search.settings import DecodeSettings
@@ -67,7 +66,9 @@ class Sources:
         try:
             found = {k: f.read_text(encoding="utf-8").split("\n")[:-1] for k, f in texts.items()}
         except OSError as error:
-            raise UserError(f"{error.filename}: no such file; run: {remake('tokenize')}") from None
+            raise UserError(
+                f"{error.filename}: no such file; run: {params.remake('tokenize')}"
+            ) from None
         return cls(wanted, found)
 
     def sums(self) -> dict[str, str]:
@@ -191,7 +192,7 @@ def _validation_bleu(run: Run) -> float:
     if math.isfinite(value):
         return value
     where = f"{run.detail_path}: scores.valid.beam.bleu.score"
-    print(f"{where} is missing or not finite; run: {remake(f'evaluate@{run}')}")
+    print(f"{where} is missing or not finite; run: {params.remake(f'evaluate@{run}')}")
     return -math.inf
 
 
@@ -216,7 +217,7 @@ def evidence_of(run: Run, sources: Sources) -> Evidence:
         return _evidence(run, sources)
     except (AttributeError, KeyError, TypeError) as error:
         told = f"{run}: its settings, translations' summary or scores are damaged ({error!r})"
-        raise UserError(f"{told}; run: {remake(f'-f evaluate@{run}')}") from None
+        raise UserError(f"{told}; run: {params.remake(f'-f evaluate@{run}')}") from None
 
 
 def _evidence(run: Run, sources: Sources) -> Evidence:
@@ -252,7 +253,7 @@ def _commit() -> str:
 
 def _check_current(run: Run, sources: Sources) -> None:
     """Raise UserError where a run's translations are of another model or of other sentences."""
-    remedy = f"run: {remake(f'evaluate@{run}')}"
+    remedy = f"run: {params.remake(f'evaluate@{run}')}"
     for split, wanted in sources.lines.items():
         file = reports(run.corpus) / "translations" / str(run) / f"{split}.jsonl"
         try:

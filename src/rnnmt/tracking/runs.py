@@ -45,6 +45,17 @@ def find(client: MlflowClient, experiment: str, description: Description) -> lis
     return [run for run in runs if run.data.tags.get("superseded") != "true"]
 
 
+def every(client: MlflowClient, experiment: str) -> list[Run]:
+    """All runs of an experiment, however many pages of them there are, the newest first."""
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], page_token=token)
+        found += page
+        if not (token := page.token):
+            return found
+
+
 def supersede(client: MlflowClient, runs: Iterable[Run]) -> None:
     """Mark runs that another one of the same fingerprint stands for."""
     for run in runs:
@@ -100,9 +111,9 @@ def log_metrics(client: MlflowClient, run_id: str, metrics: Iterable[Metric]) ->
         client.log_batch(run_id, metrics=chunk)
 
 
-def steps(client: MlflowClient, run_id: str, name: str) -> set[int]:
-    """The steps at which a run has a metric."""
-    return {metric.step for metric in client.get_metric_history(run_id, name)}
+def history(client: MlflowClient, run_id: str, name: str) -> dict[int, float]:
+    """A run's values of a metric, by step."""
+    return {metric.step: metric.value for metric in client.get_metric_history(run_id, name)}
 
 
 def _direction(description: Description) -> str:

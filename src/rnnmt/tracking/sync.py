@@ -69,7 +69,7 @@ def sync(request_seconds: int = 30, retries: int = 1) -> None:
     Prints a line for each. Raises UserError where a file is damaged or where the tracking server
     or database cannot be used.
     """
-    # From the settings, never from a listing: the outputs of removed variants stay where they are.
+    # From the settings, never from a listing: outputs of removed variants may still be there.
     labels = [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
     found = {label: read_outputs(params.corpus_name(), label) for label in labels}
     report = read_report(params.corpus_name())
@@ -160,7 +160,9 @@ def read_outputs(corpus: str, label: str) -> Outputs | None:
     if not (description and rows and summary):
         return None
     if "fingerprint" not in description:
-        raise UserError(f"{model / 'settings.json'}: no fingerprint; run: dvc repro train@{label}")
+        raise UserError(
+            f"{model / 'settings.json'}: no fingerprint; run: {params.remake(f'train@{label}')}"
+        )
     translations = reports / "translations" / label
     scores = reports / "scores" / f"{label}.json"
     files = [model / "history.csv", model / "settings.json", scores, reports / "comparison.md"]
@@ -299,13 +301,13 @@ def sync_report(
         client.set_tag(run_id, "synced", digest)
         print(f"{SUMMARY}: {'completed' if found else 'created'}")
     own = {model.description["fingerprint"] for model in models}
-    found = client.search_runs([experiment])
-    for one in found:
+    every = runs.every(client, experiment)
+    for one in every:
         tags = one.data.tags
         current = tags.get("fingerprint") in own and tags.get("superseded") != "true"
         if tags.get("current") != (said := str(current).lower()) and "fingerprint" in tags:
             client.set_tag(one.info.run_id, "current", said)
-    others = [one for one in found if one.data.tags.get("fingerprint") in own]
+    others = [one for one in every if one.data.tags.get("fingerprint") in own]
     base = shown(client.tracking_uri) if client.tracking_uri.startswith("http") else UI
     at = {
         str(one.info.run_name): f"{base}/#/experiments/{experiment}/runs/{one.info.run_id}"
@@ -320,6 +322,9 @@ def sync_report(
 def sync_run(client: MlflowClient, experiment: str, outputs: Outputs) -> str:
     """Make or complete the run of a model. Returns what was done, in words."""
     found = runs.find(client, experiment, outputs.description)
+    if found and _of_another_machine(client, found[0], outputs):
+        runs.supersede(client, found)
+        found = []
     runs.supersede(client, found[1:])
     digest = outputs.digest()
     if not found:
@@ -347,12 +352,25 @@ def _complete(client: MlflowClient, run: Run, outputs: Outputs) -> None:
         client.set_terminated(run_id, "FINISHED", round(outputs.ended * 1000))
 
 
+def _of_another_machine(client: MlflowClient, run: Run, outputs: Outputs) -> bool:
+    """Whether the run's validations are not those of the model that is here.
+
+    Other kinds of processors differ in the last digits, and so in what becomes of them.
+    """
+    name = "val/loss"
+    if name not in run.data.metrics:
+        return False
+    logged = runs.history(client, run.info.run_id, name)
+    own = {int(row["step"]): row[name] for row in outputs.rows}
+    return any(step in own and own[step] != value for step, value in logged.items())
+
+
 def _missing_metrics(client: MlflowClient, run: Run, outputs: Outputs) -> Iterator[Metric]:
     from mlflow.entities import Metric
 
     known = run.data.metrics
     for name in (column for column in outputs.rows[0] if column != "step"):
-        steps = runs.steps(client, run.info.run_id, name) if name in known else set()
+        steps = runs.history(client, run.info.run_id, name) if name in known else {}
         for row, end in zip(outputs.rows, outputs.epoch_ends(), strict=True):
             if int(row["step"]) not in steps:
                 yield Metric(name, row[name], round(end * 1000), int(row["step"]))
@@ -378,9 +396,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(text or "{}")
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); make it again with dvc repro") from None
+        raise UserError(f"{path}: damaged ({error}); make it again: {params.remake('')}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a JSON object; make it again with dvc repro")
+        raise UserError(f"{path}: expected a JSON object; make it again: {params.remake('')}")
     return values
 
 

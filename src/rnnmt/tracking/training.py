@@ -113,7 +113,7 @@ class TrainingLogger(Logger):
             client = store.connect(self._uri)
             run_id = open_run(client, self._description, self._resume)
         for name in (*EPOCH_METRICS, *BATCH_METRICS.values()):
-            last = max(runs.steps(client, run_id, name), default=-1)
+            last = max(runs.history(client, run_id, name), default=-1)
             self._waiting = [m for m in self._waiting if m.key != name or m.step > last]
             self._last[name] = max(last, self._last.get(name, -1))
         return MLFlowLogger(tracking_uri=self._uri, run_id=run_id)
