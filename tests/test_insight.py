@@ -38,6 +38,7 @@ from rnnmt.insight.alignment import (
     strongest,
 )
 from rnnmt.insight.gates import Weights, gradient_flow, half_life, trace
+from rnnmt.insight.settings import SOLVED
 from rnnmt.model.cells import CELLS
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
@@ -380,7 +381,7 @@ def test_cells_have_equally_many_parameters_and_a_gru_solves_a_short_lag() -> No
     assert all(700 < one["parameters"] <= 800 for one in found.values())
     solved = memory.run("adding", "gru", 4, 800, 300)
     assert solved["solved_after"]
-    assert solved["error"] < memory.SOLVED
+    assert solved["error"] < SOLVED
     assert solved == memory.run("adding", "gru", 4, 800, 300)
     assert solved != memory.run("adding", "gru", 4, 800, 300, seed=2)
 

@@ -124,8 +124,8 @@ def weak_signal(evidence: Evidence) -> Finding | None:
         + [f"No rnn has the attention of {_all_left(evidence, others)}."] * bool(others)
         + [
             "[Brackets] hold the least and the greatest of the texts here.",
-            "A radius of U of 1 or more does not refute the claim: it is that of the slowest "
-            "direction alone.",
+            "U begins orthogonal, with radius 1. A radius of 1 or more does not refute the claim: "
+            "it is that of the slowest direction alone.",
         ],
         ["tables/gradient-flow.csv", "tables/radius.csv"],
         {
@@ -356,6 +356,9 @@ def gru_is_faster(evidence: Evidence) -> Finding | None:
         [
             f"{_pace(evidence, gru)}; {_pace(evidence, lstm)}: ratio of times {found.shown()}, the "
             "brackets from the fastest gru over the slowest lstm to the reverse."
+            if len(_epoch_seconds(evidence, gru)) > 1
+            else f"{_pace(evidence, gru)}; {_pace(evidence, lstm)}: ratio of times "
+            f"{found.value:.2f}, of one training each, where {TRAININGS} are wanted."
             for (gru, lstm), found in ratios.items()
         ]
         + [
@@ -518,9 +521,9 @@ def one_wrong_word(evidence: Evidence) -> Finding | None:
         found[run] = share = estimates.share(counts["ruined"], wrong, evidence.scoring)
         low, high = 100 * share.low, 100 * share.high
         lines.append(
-            f"{run}: of {wrong} that are wrong, {100 * share.value:.0f} % [{low:.0f}, {high:.0f}] "
-            f"ruined by the first wrong piece; {counts['one word']} right but for one word, "
-            f"{counts['lost']} wrong even with it replaced."
+            f"{run}: of {wrong} that differ from the reference, {100 * share.value:.0f} % "
+            f"[{low:.0f}, {high:.0f}] ruined by the first wrong piece; {counts['one word']} right "
+            f"but for one word, {counts['lost']} wrong even with it replaced."
         )
     if not found:
         return None
@@ -547,7 +550,7 @@ def beam_helps(evidence: Evidence) -> Finding | None:
         ),
         [f"Better in {better} of {len(tests)}, worse in {worse}."]
         + [f"{t['variant']} on {t['split']}: {_tested(t)}" for t in tests],
-        ["comparison.json"],
+        ["comparison.json", "tables/search.csv"],
         {"better": better, "worse": worse, "tests": len(tests)},
     )
 
@@ -585,7 +588,7 @@ def more_with_order(evidence: Evidence) -> Finding | None:
     return Finding(
         verdict([f.above(0) for f in found.values()], [f.below(0) for f in found.values()]),
         [
-            f"{a} over {b}: {f.shown('+.1f')} chrF++ per unit of 1 - tau."
+            f"{a} over {b}: {_tenth(f).shown('+.2f')} chrF++ for each 0.1 of 1 - tau."
             for (a, b), f in found.items()
         ]
         + [_kind_of_links(evidence)]
@@ -593,6 +596,10 @@ def more_with_order(evidence: Evidence) -> Finding | None:
         ["claims.json", "tables/word-order.csv"],
         {"slope": _by_pair(found)},
     )
+
+
+def _tenth(slope: Estimate) -> Estimate:
+    return Estimate(*(0.1 * end for end in slope))
 
 
 def _order_and_length(evidence: Evidence) -> Floats:
@@ -692,7 +699,8 @@ STATEMENTS = (
         "gates-control",
         "Gates control how long things stay.",
         "Each cell has a half-life by its gate, and a time for which its activity really stays "
-        "like itself (autocorrelation), which is measured without the gate. Supported when over "
+        "like itself (autocorrelation), which is measured without the gate, both over sentences "
+        "that are read as one long text. Supported when over "
         "the cells of every gated run the two rank alike (Spearman correlation, interval above "
         "0); not supported when in every one the interval is below 0.",
         "half-life.svg",
@@ -747,10 +755,10 @@ STATEMENTS = (
         "one-wrong-word",
         "A single wrong word throws off a greedy translation.",
         "Where a greedy translation differs from the reference in more than one word, its first "
-        "wrong piece is replaced by forced decoding. Supported when in every run, of the "
-        f"translations that are wrong, more than {100 * RUINED:.0f} % become right as a whole by "
-        "that alone (lower end of the interval); not supported when it is fewer in every one "
-        "(upper end).",
+        "wrong piece is replaced by forced decoding. Supported when in every run, of all "
+        "translations that differ, those in one word alone included, more than "
+        f"{100 * RUINED:.0f} % become what the reference says by that alone (lower end of the "
+        "interval); not supported when it is fewer in every one (upper end).",
         "first-error.svg",
         one_wrong_word,
     ),
@@ -785,10 +793,11 @@ STATEMENTS = (
     Statement(
         "alignments",
         "Attention's weights are alignments.",
-        "Each target word's strongest source word is compared with the word links of the first "
-        f"test set. Supported when every run's alignment error rate is below {ALIGNED:.0f} % "
-        "(interval too); not supported when in every run (interval too) it is above by more than "
-        "the least that it can be with one source word for each target word.",
+        "Each target word's strongest source word, the end mark left out and the reference forced, "
+        "is compared with the word links of the first test set. Supported when every run's "
+        f"alignment error rate is below {ALIGNED:.0f} % (interval too); not supported when in "
+        "every run (interval too) it is above by more than the least that it can be with one "
+        "source word for each target word.",
         "alignment.svg",
         weights_are_alignments,
     ),

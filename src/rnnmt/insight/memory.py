@@ -19,13 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnnmt.insight.settings import MemorySettings
+from rnnmt.insight.settings import SOLVED, MemorySettings
 from rnnmt.model.cells import CELLS, Recurrent
 
 SYMBOLS, KINDS = 3, 4
 BATCH, HELD_OUT = 32, 500
 EVERY = 25  # updates between two measurements
-SOLVED = 0.1  # of the error of one who remembers nothing
 # Of Adam; of 0.001, 0.003, 0.01 and 0.03 those with which each cell solves the longest lags.
 RATES = {"rnn": 0.003, "gru": 0.03, "lstm": 0.03}
 CLIP = 1.0

@@ -66,6 +66,11 @@ def render(
             rows=[row(evidence, name) for name in evidence.variants],
             read=read(evidence),
             sizes=", ".join(f"{tests[split]:,} of {split}" for split in evidence.tests),
+            penalties={
+                training["length_penalty"]
+                for variant in evidence.comparison["variants"].values()
+                for training in variant["decoding"]
+            },
             claims=claims,
             verdicts={SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open"},
             pictures={picture.file: picture for picture in drawn},

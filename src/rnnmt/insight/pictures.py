@@ -20,7 +20,7 @@ from rnnmt.insight.cost import costs
 from rnnmt.insight.evidence import Evidence
 from rnnmt.insight.keeping import GATED
 from rnnmt.insight.pairs import data_series
-from rnnmt.insight.settings import OUTCOMES
+from rnnmt.insight.settings import OUTCOMES, SOLVED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ DASHES = {"none": "--", "dot": ":", "general": "-", "additive": "-."}
 OUTCOME_COLOURS = dict(zip(OUTCOMES, ("#56b4e9", "#009e73", "#d55e00", "#8a8d93"), strict=True))
 GATE_COLOURS = {
     "input": "#e69f00", "forget": "#0072b2", "output": "#cc79a7",
-    "reset": "#e69f00", "update": "#009e73",
+    "reset": "#d55e00", "update": "#009e73",
 }  # fmt: skip
 
 
@@ -54,11 +54,14 @@ class Picture:
 def draw(evidence: Evidence, significance: Sequence[dict[str, Any]]) -> list[Picture]:
     """All pictures that the experiment has the runs for. The same bytes each time."""
     made: list[Picture] = []
+    first = evidence.analyses[next(iter(evidence.runs))]
+    sentences = sum(first["search"]["first_error"].values())  # that were looked at
     with style():
         for file, (title, caption, make) in PICTURES.items():
             figure = make(evidence)
             if figure is not None:
-                made.append(Picture(file, title, " ".join(caption.split()), to_svg(figure)))
+                said = caption.format(sentences=sentences, solved=SOLVED)
+                made.append(Picture(file, title, " ".join(said.split()), to_svg(figure)))
         if significance:
             figure = _significance(evidence, significance)
             made.append(Picture("significance.svg", *_SIGNIFICANCE, to_svg(figure)))
@@ -333,7 +336,7 @@ def _flow(evidence: Evidence) -> Figure:
             if when == "fresh" and run != first:
                 continue
             lags, reach = np.array(found["lags"]), found[when]
-            label = begins if when == "fresh" else evidence.runs[run].variant
+            label = f"untrained {begins}" if when == "fresh" else evidence.runs[run].variant
             panel.plot(lags, reach["norm"], label=label, **form)
             if run == first:
                 predicted = reach["radius"] ** lags
@@ -393,7 +396,7 @@ def _gates(evidence: Evidence) -> Figure | None:
             y = row + 0.22 * (place - (len(gates) - 1) / 2)
             colour = GATE_COLOURS[name]
             panel.plot([values["p10"], values["p90"]], [y, y], color=colour, linewidth=3, alpha=0.5)
-            marker = {"input": "<", "forget": "o", "output": ">", "reset": "<", "update": "s"}[name]
+            marker = {"input": "<", "forget": "o", "output": ">", "reset": "^", "update": "s"}[name]
             panel.plot(
                 [values["mean"]], [y], color=colour, marker=marker, linestyle="none", label=name
             )
@@ -417,11 +420,13 @@ def _half_life(evidence: Evidence) -> Figure | None:
             panel.plot(
                 [max(p["half_life"], 0.1) for p in points],
                 [max(p["correlation_time"], 0.1) for p in points],
-                label=_named(evidence, run), alpha=0.55, **form,
+                label=_named(evidence, run), alpha=0.85, markersize=3.5, **form,
             )  # fmt: skip
         panel.set(
             title=cell.upper(), xscale="log", yscale="log", xlabel="half-life by the gate, in words"
         )
+        panel.sharex(axes[0])
+        panel.sharey(axes[0])
     axes[0].set_ylabel("activity stays like itself, in words")
     key(figure, axes)
     return figure
@@ -665,103 +670,117 @@ PICTURES: dict[str, tuple[str, str, Callable[[Evidence], Figure | None]]] = {
     "learning-curves.svg": (
         "How they learn",
         """Each line is a training. Left, how surprised the model is by the validation sentences,
-        lower is better; right, how well it translates them. A line that still climbs at its end
-        says that more training would help.""",
+        lower is better; right, how well it translates them. With a cosine schedule the rate
+        falls to zero at the last epoch and all lines flatten there, learnt out or not.""",
         _learning,
     ),
     "cost.svg": (
         "Quality against cost",
-        """One mark for each variant; higher is better everywhere. A variant is worth its cost
-        when none stands above it and to the cheaper side: left in the first two panels, right
-        in the third. Times are of the machine that trained and decoded.""",
+        """One mark for each variant; higher is better everywhere. A variant is worth its cost when
+        none stands above it and to the cheaper side: left in the first two panels, right in
+        the third. Times are of the machine that trained and decoded.""",
         _cost,
     ),
     "data.svg": (
         "With less data",
         """BLEU of an LSTM and of a GRU that were trained on the first part of the training pairs,
-        all else but the learning rate and the number of epochs being the same; bands are bootstrap
-        intervals over sentences.""",
+        all else but the learning rate and the number of epochs being the same; bands are
+        bootstrap intervals over sentences.""",
         _data,
     ),
     "length.svg": (
         "Longer sentences",
-        """BLEU of sentences by their length; bands are bootstrap intervals. A variant that holds
-        a sentence in one state of fixed size (dashed, hollow marks) falls as sentences grow;
-        one that can look back (filled marks) falls less.""",
+        """BLEU of sentences by their length; bands are bootstrap intervals. A variant that holds a
+        sentence in one state of fixed size (dashed, hollow marks) is expected to fall as
+        sentences grow, one that can look back (filled marks) to fall less. Beyond the lengths
+        that were trained on all may fall.""",
         _length,
     ),
     "phenomenon.svg": (
         "What they get right",
         """The percentage of sentences with a phenomenon that are translated exactly as the
-        reference has them, lighter is better; how many there are in parentheses. A sentence may
-        show several.""",
+        reference has them, lighter is better; how many there are in parentheses. A sentence
+        may show several.""",
         _phenomenon,
     ),
     "gradient-flow.svg": (
         "How far back a gradient reaches",
         """Of a gradient of length 1 at the last state, how much arrives so many steps earlier, on
-        a logarithmic scale: a straight fall is a loss by the same factor at every step. Thin
-        lines: the fall that the spectrum of the mean one-step Jacobian predicts, for the first
-        variant of each line on the left. The dotted lines cross at the limit of the claim. Left
-        untrained, right trained.""",
+        a logarithmic scale: a straight fall is a loss by the same factor at every step. The
+        encoder reads a text of many sentences joined. Length is the root mean square over all
+        directions of the state; an LSTM's is of hidden and cell state, of which the hidden one
+        is made anew at each step, so that its line begins near 0.7. Thin lines: the fall that
+        the spectrum of the mean one-step Jacobian predicts, for the first variant of each
+        untrained line. The dotted lines cross at the limit of the claim. Left untrained, right
+        trained.""",
         _flow,
     ),
     "memory-tasks.svg": (
         "What the cells can remember",
-        """Two tasks that need nothing but memory, for cells of equally many parameters. At 1
-        (dotted) a cell does no better than without memory, at 0 it is perfect. The median of the
-        seeds, the line through it from the least to the greatest. A filled mark: the task was
-        solved with every seed; a hollow one: with one at least the updates ran out first.""",
+        """Two tasks for cells of equally many parameters. Adding: two numbers of a sequence are
+        marked, and their sum is wanted at its end. Copy: a few symbols are to be repeated
+        after so many empty steps. At 1 (dotted) a cell does no better than without memory, at
+        0 it is perfect; below {solved:g} a task is solved and its training ends, so that
+        filled marks differ by chance. The median of the seeds, the line through it from the
+        least to the greatest. A filled mark: solved with every seed; a hollow one: with one at
+        least the updates ran out first.""",
         _memory,
     ),
     "gates.svg": (
         "Open or closed",
-        """The mean of each gate over cells and words of test sentences (mark), and where the
-        middle 80 % lie (bar). A forget or update gate to the right keeps what the cell holds;
-        to the left it makes room.""",
+        """Of the encoder's first layer in reading direction, over {sentences} test sentences: the
+        mean of each gate over cells and words (mark), and where the middle 80 % lie (bar). A
+        forget or update gate to the right keeps what the cell holds, to the left it makes room
+        (some write the update gate the other way round).""",
         _gates,
     ),
     "half-life.svg": (
         "Gates and what really stays",
-        """One mark for each cell of the encoder. Across: after how many words half of what it
-        holds is left, by its gate alone. Up: for how many words its activity stays like itself,
-        measured without the gate. If gates control memory, the marks rise to the right.""",
+        """One mark for each cell of the encoder's first layer in reading direction. Across: after
+        how many words half of what it holds is left, by its gate alone. Up: for how many words
+        its activity stays like itself, measured without the gate. Both while {sentences}
+        sentences are read as one long text, without an end between them, so that half-lives
+        are longer than within sentences. If gates control memory, the marks rise to the right.""",
         _half_life,
     ),
     "search.svg": (
         "Wider beams",
-        """What more hypotheses bring. Only the score that search looks for, log-probability over
-        a power of the length, can be expected to rise; log-probability itself and BLEU need not
-        follow. A search error is a translation that scores less than another that some beam has
-        found.""",
+        """What more hypotheses bring, for {sentences} sentences of the first test set alone, so
+        that BLEU is not that of the results. Only the score that search looks for, log-
+        probability over a power of the length, can be expected to rise; log-probability itself
+        and BLEU need not follow. A search error is a translation that scores less than another
+        that some beam has found.""",
         _search,
     ),
     "first-error.svg": (
         "After the first wrong word",
-        """What became of greedy translations. One word: they are right but for one word, which is
-        another, missing or too many. Ruined: more is wrong, but all is right once the first wrong
-        piece is replaced by forced decoding. Lost: wrong even then.""",
+        """What became of greedy translations of {sentences} sentences of the first test set. Right
+        is what the reference says, to the letter. One word: they are right but for one word,
+        which is another, missing or too many. Ruined: more is wrong, but all is right once the
+        first wrong piece is replaced by forced decoding. Lost: wrong even then.""",
         _first_error,
     ),
     "attention-gain.svg": (
         "What attention adds",
         """BLEU points of each variant with attention minus those of its twin without, by test set.
-        A hollow mark is not significant.""",
+        A hollow mark is not significant. The twin's gates, if it has any, begin with longer
+        memories, and it may have a learning rate of its own.""",
         _gain,
     ),
     "word-order.svg": (
         "When the order of words changes",
-        """chrF++ of sentences whose linked words keep their order, and of those that change it a
-        little or most, by Kendall's tau (1: the same order). Longer sentences change more: the
-        claim's test takes length out.""",
+        """chrF++ of sentences whose linked words keep their order, and of the two halves of those
+        that change it, a little or most, by Kendall's tau (1: the same order) within each test
+        set. Longer sentences change more: the claim's test takes length out.""",
         _order,
     ),
     "alignment.svg": (
         "Attention as an alignment",
-        """Left: the alignment error rate of the links from each target word to the source word that
-        it attends to most, lower is better, with intervals: it counts links that are wrong as well
-        as links that are missed. The dashed line is a plain diagonal. Right: for how many target
-        words two variants look at the same source word.""",
+        """Left: the alignment error rate of the links from each target word to the source word
+        that it attends to most while the reference is forced, lower is better, with intervals:
+        it counts links that are wrong as well as links that are missed. Weight on the end mark
+        is left out, however large it is. The dashed line is a plain diagonal. Right: for how
+        many target words two variants look at the same source word.""",
         _alignment,
     ),
 }  # fmt: skip

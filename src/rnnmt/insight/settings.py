@@ -8,6 +8,8 @@ from rnnmt.params import Settings
 
 # What becomes of a greedy translation (see `searching.outcomes`); here, where no torch is loaded.
 OUTCOMES = ("right", "one word", "ruined", "lost")
+# Below this part of the error of one who remembers nothing, a memory task is solved.
+SOLVED = 0.1
 
 
 class AnalyzeSettings(Settings):

@@ -69,7 +69,7 @@ export function drawAlignment(body, answer, variant, redraw) {
     el("p", { class: "note" }, "How to read it: each row is a word of the translation, each column one of " +
       "the source; numbers are per cent. A diagonal of full colour means that the word order is the same; where it " +
       "bends, the languages differ, as in “black cat”, “chat noir”. A row of faint cells is a word that " +
-      "the decoder writes from what it wrote before, looking nowhere in particular. Attention can also " +
+      "the decoder writes from what it wrote before, looking nowhere in particular; so may be one of full colour on “end”. Attention can also " +
       "stand beside the word one would expect: the encoder's states have read their neighbours too. A " +
       "hyphen begins the rest of a word that was cut into pieces."));
   fromTarget(0);

@@ -23,7 +23,7 @@ export function drawGates(body, answer, variant, redraw) {
   if (!meanings) {
     body.replaceChildren(el("p", {}, `${variant.name} is a plain recurrent network: it has no gates. At ` +
       "every word its whole state is multiplied by the same matrix and squashed, so that what it read " +
-      "a few words ago fades whether it matters or not. Choose a variant with LSTM or GRU cells to see " +
+      "a few words ago usually fades, whether it matters or not. Choose a variant with LSTM or GRU cells to see " +
       "what gates change."));
     return;
   }
@@ -94,19 +94,19 @@ function say(layer, i, cell) {
     return `${name} ${(bytes[cell * layer.pieces.length + i] / 255).toFixed(2)}`;
   });
   return [...lines, el("p", {}, `Cell ${cell + 1} of ${layer.cells}: ${own.join(" · ")}; over this sentence it ` +
-    `holds half of what it had for ${words(layer.half_lives[cell])}.`)];
+    `holds half of what it had for ${pieces(layer.half_lives[cell])}.`)];
 }
 
 // `half_lives` begin with the cell that keeps longest.
 function halfLives(layer) {
   const at = (part) => layer.half_lives[Math.min(layer.cells - 1, Math.floor(part * layer.cells))];
-  return `In this sentence the middle cell has lost half of what it held after ${words(at(0.5))}; ` +
-    `one cell in ten keeps half of it for ${words(at(0.1))} or longer.`;
+  return `In this sentence the middle cell has lost half of what it held after ${pieces(at(0.5))}; ` +
+    `one cell in ten keeps half of it for ${pieces(at(0.1))} or longer.`;
 }
 
-function words(count) {
-  if (count >= 100) return "more than 100 words";
-  return count < 0.95 ? "less than a word" : `${count.toFixed(1)} words`;
+function pieces(count) {
+  if (count >= 100) return "more than 100 pieces";
+  return count < 0.95 ? "less than a piece" : `${count.toFixed(1)} pieces`;
 }
 
 function cells(layer, count) {
