@@ -34,9 +34,10 @@ from rnnmt.dataset.batch import Batch, make_batch  # noqa: E402
 from rnnmt.dataset.store import open_split  # noqa: E402
 from rnnmt.dataset.tokenizer import PAD, Tokenizer  # noqa: E402
 from rnnmt.model.attention import Memory  # noqa: E402
+from rnnmt.model.decoder import Output  # noqa: E402
 from rnnmt.model.folder import TrainedModel  # noqa: E402
 from rnnmt.model.loss import linear_cross_entropy  # noqa: E402
-from rnnmt.model.prepared import prepare  # noqa: E402
+from rnnmt.model.prepared import PreparedDecoder  # noqa: E402
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies  # noqa: E402
 from rnnmt.model.settings import variant  # noqa: E402
 from rnnmt.model.training import LOG_STEPS, History, TranslationModule  # noqa: E402
@@ -115,7 +116,7 @@ def decoding(beam: int) -> dict[str, Any]:
     translator = Translator(TrainedModel(module.model.eval(), source, target, {}))
     _teach(module)
     # An output layer in 8 bits has another limit than the products that it is compared with.
-    translator._decoders = [prepare(module.model.decoder, quantized=False)]
+    translator._decoders = [PreparedDecoder(module.model.decoder, quantized=False)]
     sentences = (DATA / "tokens" / "test_2016_flickr.source.txt").read_text().split("\n")[:-1]
     pieces = source.encode(sentences)
     order = sorted(range(len(sentences)), key=lambda i: len(pieces[i]), reverse=True)
@@ -128,15 +129,17 @@ def decoding(beam: int) -> dict[str, Any]:
             else:
                 translator.beam(chunk, beam, 1, 1.0)
 
-    rows = 0
+    rows, [decoder] = 0, translator._decoders
+    step = decoder.step
 
-    def count(_: nn.Module, inputs: tuple[Tensor, ...], __: Any) -> None:
+    def counted(tokens: Tensor, *given: Any) -> Output:
         nonlocal rows
-        rows += len(inputs[0])
+        rows += len(tokens)
+        return step(tokens, *given)
 
-    hook = translator._decoders[0].step.register_forward_hook(count)
+    decoder.step = counted  # type: ignore[method-assign]
     search()
-    hook.remove()
+    decoder.step = step  # type: ignore[method-assign]
     assert rows >= len(sentences), "the steps of the search were not seen"
     tokens = sum(len(ids) + 1 for ids in pieces)
     operations = decoding_operations(module.model, tokens, len(sentences), rows)

@@ -21,8 +21,8 @@ from rnnmt.model.prepared import (
     STEPS,
     PackedLinear,
     PackedOutput,
+    PreparedDecoder,
     QuantizedOutput,
-    prepare,
 )
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
@@ -77,7 +77,7 @@ def test_prepared_steps_are_the_whole_target(
     target[:, 0] = BOS
     state, own = model.encode(*sources())
     whole = model.decoder(target, state, own)
-    decoder, memory = prepare(model.decoder), None if own is None else SharedMemory.of(own)
+    decoder, memory = PreparedDecoder(model.decoder), None if own is None else SharedMemory.of(own)
     assert isinstance(decoder.output, PackedOutput)  # of a small vocabulary
     with torch.inference_mode():
         for t in range(target.shape[1]):
@@ -93,9 +93,8 @@ def test_prepared_steps_are_the_whole_target(
 def test_preparing_changes_nothing() -> None:
     model = make(tie_embeddings=True)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    decoder = prepare(model.decoder).step
+    PreparedDecoder(model.decoder)
     assert not any(isinstance(m, PackedLinear) for m in model.modules())
-    assert not decoder.training
     for name, weight in model.state_dict().items():
         close(weight, before[name], rtol=0.0, atol=0.0)
 
@@ -113,8 +112,9 @@ def test_a_step_of_a_cell_is_a_sequence_of_one(cell: str, dtype: torch.dtype) ->
     before = state.clone()
     with torch.inference_mode():
         hidden, last = layer(inputs, state)
-        step_hidden, step_last = STEPS[cell](layer)(inputs, state)
-    close(step_hidden, hidden)
+        one = STEPS[cell](layer)
+        step_last = one.step(one.inputs(inputs[:, 0]), state)
+    close(step_last[:1].transpose(0, 1), hidden)
     close(step_last, last)
     close(state, before, rtol=0.0, atol=0.0)  # a value: nothing was changed in place
 
@@ -216,7 +216,7 @@ def test_only_large_vocabularies_are_quantized(words: int) -> None:
     settings_ = make().decoder
     settings_.output = torch.nn.Linear(12, words)
     large = words >= QUANTIZED_FROM and torch.cpu._is_vnni_supported()
-    assert isinstance(prepare(settings_).output, QuantizedOutput if large else PackedOutput)
+    assert isinstance(PreparedDecoder(settings_).output, QuantizedOutput if large else PackedOutput)
 
 
 # --- shared memory --------------------------------------------------------------------------------

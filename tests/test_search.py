@@ -25,7 +25,7 @@ from rnnmt.dataset.batch import pad
 from rnnmt.dataset.tokenizer import BOS, EOS, Tokenizer, TokenizerSettings, train
 from rnnmt.errors import UserError
 from rnnmt.model.folder import TrainedModel
-from rnnmt.model.prepared import QuantizedOutput, prepare
+from rnnmt.model.prepared import PreparedDecoder, QuantizedOutput
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
 from rnnmt.search import answers, sets
@@ -831,7 +831,7 @@ def test_the_batch_changes_nothing_at_the_size_of_real_models(cell: str, attenti
     together, greedy = search.beam(sentences, 5, 2, 1.0), search.greedy(sentences)
     assert [ts[0].text for ts in search.beam(sentences, 1, 1, 1.0)] == greedy
     # In 8 bits, the last digit of a feature may decide to which of two levels it is rounded.
-    digits = 5e-3 if isinstance(prepare(model.decoder).output, QuantizedOutput) else 1e-4
+    digits = 5e-3 if isinstance(PreparedDecoder(model.decoder).output, QuantizedOutput) else 1e-4
     for row in range(0, len(sentences), 5):
         [alone] = search.beam([sentences[row]], 5, 2, 1.0)
         assert [t.hypothesis.ids for t in alone] == [t.hypothesis.ids for t in together[row]]

@@ -67,12 +67,12 @@ class SharedMemory(NamedTuple):
         counts = np.bincount(self.rows, minlength=sentences)
         width = int(counts.max())
         if hypotheses == sentences * width:
-            contexts, weights = attention(query.view(sentences, width, -1), self.memory)
+            contexts, weights = attention.forward(query.view(sentences, width, -1), self.memory)
             return contexts.view(hypotheses, 1, -1), weights.view(hypotheses, 1, -1)
         slots = np.arange(hypotheses) - (counts.cumsum() - counts)[self.rows]
         places = torch.from_numpy(self.rows * width + slots)
         grid = query.new_zeros(sentences * width, 1, query.shape[2]).index_copy_(0, places, query)
-        contexts, weights = attention(grid.view(sentences, width, -1), self.memory)
+        contexts, weights = attention.forward(grid.view(sentences, width, -1), self.memory)
         return (
             contexts.flatten(0, 1).index_select(0, places).unsqueeze(1),
             weights.flatten(0, 1).index_select(0, places).unsqueeze(1),

@@ -1,8 +1,8 @@
 """A decoder prepared for a search: the same equations, laid out for one step at a time.
 
-`Decoder` says what is computed; what is replaced here are its matrix products and its recurrent
-layers, which take the same arguments and return the same values, and its output layer, which
-gives the likeliest tokens. Nothing of it can be trained.
+`Decoder` says what is computed. Here are its matrix products and its recurrent layers as functions
+that a step calls with little ado, and an output layer that gives the likeliest tokens. Nothing of
+it can be trained.
 
 Shapes: N live hypotheses, I input width, H hidden width, G gates of a cell (rnn 1, gru 3, lstm 4),
 V vocabulary, K tokens asked for, C candidates for them.
@@ -13,13 +13,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from rnnmt.model.attention import Attention, Memory, SharedMemory
 from rnnmt.model.cells import Recurrent
-from rnnmt.model.decoder import Decoder
+from rnnmt.model.decoder import Decoder, Output, State
 from rnnmt.model.likeliest import ROWS, candidates, largest, likeliest
 
 QUANTIZED_FROM = 1000  # words of a vocabulary; fewer are weighed as fast in float32
@@ -27,46 +28,72 @@ MARGIN = 3  # candidates beyond those that are asked for
 TABLE = 2**24  # numbers (64 MB) of the largest table of a first layer's products that is made
 
 
-class PreparedDecoder(NamedTuple):
-    """A decoder without its output layer, whose features go to `output` in place of it."""
+class PreparedDecoder:
+    """A decoder, as it is now, for calls with one token of each hypothesis and no gradients.
 
-    step: Decoder
-    output: PackedOutput | QuantizedOutput
-
-
-def prepare(decoder: Decoder, quantized: bool = True) -> PreparedDecoder:
-    """`decoder`, as it is now, for calls with one token of each hypothesis and no gradients.
-
-    Its weights are copies, which later changes do not reach. Without `quantized` the output layer
-    is in float32 and gives logits too.
+    Its weights are copies, which later changes do not reach. The features that `step` gives are for
+    `output`, in place of the decoder's own output layer; without `quantized` that is in float32 and
+    gives logits too. No modules: to call one takes longer than a small product.
     """
-    shared = {id(weight): weight for weight in decoder.parameters()}
-    step: Decoder = copy.deepcopy(decoder, shared)
-    step.add_module("features", nn.Identity())
+
+    def __init__(self, decoder: Decoder, quantized: bool = True) -> None:
+        recurrent = cast(Iterable[Recurrent], decoder.layers)
+        self._layers = [STEPS[layer.cell](layer) for layer in recurrent]
+        self._norms = [
+            None if isinstance(norm, nn.Identity) else norm.forward for norm in decoder.norms
+        ]
+        self._combine = PackedLinear(decoder.combine.weight, decoder.combine.bias).forward
+        self._attend = None if decoder.attention is None else _packed(decoder.attention).forward
+        # W x + b of the first layer, once for all words.
+        self._words, first = decoder.embedding.weight.detach(), self._layers[0]
+        self._is_table = len(self._words) * first.gates * first.hidden <= TABLE
+        if self._is_table:
+            self._words = first.inputs(self._words)
+        self.output = _output(decoder, quantized)
+
+    def step(self, tokens: Tensor, state: State, memory: Memory | SharedMemory | None) -> Output:
+        """`tokens` (N, 1) that follow `state` -> what Decoder gives for a target of one token."""
+        first, *above = self._layers
+        words = self._words.index_select(0, tokens[:, 0])
+        last = first.step(words if self._is_table else first.inputs(words), state.layers[0])
+        hidden, weights = self._normed(0, last[0]), None  # (N, H)
+        states = [last]
+        if self._attend is not None:
+            assert memory is not None
+            context, weights = self._attend(hidden.unsqueeze(1), memory)
+            hidden = torch.cat([hidden, context[:, 0]], dim=1)
+        hidden = self._combine(hidden).tanh_()
+        for number, layer in enumerate(above, start=1):
+            last = layer.step(layer.inputs(hidden), state.layers[number])
+            hidden = hidden + self._normed(number, last[0])
+            states.append(last)
+        layers = torch.stack(states) if above else last.unsqueeze(0)
+        return Output(hidden.unsqueeze(1), State(layers), weights)
+
+    def _normed(self, layer: int, hidden: Tensor) -> Tensor:
+        norm = self._norms[layer]
+        return hidden if norm is None else norm(hidden)
+
+
+def _packed(attention: Attention) -> Attention:
+    """A copy that has the same weights, its products packed."""
+    shared = {id(weight): weight for weight in attention.parameters()}
+    copied = copy.deepcopy(attention, shared)
+    for name, child in list(copied.named_children()):
+        if isinstance(child, nn.Linear):
+            setattr(copied, name, PackedLinear(child.weight, child.bias))
+    return copied
+
+
+def _output(decoder: Decoder, quantized: bool) -> PackedOutput | QuantizedOutput:
     # One product in place of two: O (F h) + b = (O F) h + b.
     weight = decoder.output.weight.detach() @ decoder.features.weight.detach()
+    bias = decoder.output.bias.detach()
     # A tanh, and hidden states below 1 added to it; normalised ones have no such bound.
     bounded = all(isinstance(norm, nn.Identity) for norm in decoder.norms[1:])
-    quick = quantized and bounded and len(weight) >= QUANTIZED_FROM and _has_8_bit_products(weight)
-    bias = decoder.output.bias.detach()
-    output = (
-        QuantizedOutput(weight, bias, reach=float(len(decoder.layers)))
-        if quick
-        else PackedOutput(weight, bias)
-    )
-    layers = [STEPS[layer.cell](layer) for layer in cast(Iterable[Recurrent], decoder.layers)]
-    step.layers = nn.ModuleList(layers)
-    # W x + b of the first layer, once for all words.
-    words = decoder.embedding.weight.detach()
-    if len(words) * layers[0].gates * layers[0].hidden <= TABLE:
-        table = layers[0].inputs(words)
-        step.embedding = nn.Embedding(len(table), table.shape[1], _weight=table)
-        layers[0].inputs = nn.Identity()
-    for module in list(step.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.Linear):
-                setattr(module, name, PackedLinear(child.weight, child.bias))
-    return PreparedDecoder(step, output)
+    if quantized and bounded and len(weight) >= QUANTIZED_FROM and _has_8_bit_products(weight):
+        return QuantizedOutput(weight, bias, reach=float(len(decoder.layers)))
+    return PackedOutput(weight, bias)
 
 
 def _has_8_bit_products(weight: Tensor) -> bool:
@@ -75,12 +102,11 @@ def _has_8_bit_products(weight: Tensor) -> bool:
     return vnni and weight.dtype == torch.float32
 
 
-class PackedOutput(nn.Module):
+class PackedOutput:
     """The output layer in float32."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.logits = PackedLinear(weight, bias)
+        self.logits = PackedLinear(weight, bias).forward
 
     def best(self, features: Tensor) -> Tensor:
         """The likeliest token (N,) after each of `features` (N, H)."""
@@ -92,7 +118,7 @@ class PackedOutput(nn.Module):
         return likeliest(logits, min(count, logits.shape[1]))
 
 
-class QuantizedOutput(nn.Module):
+class QuantizedOutput:
     """The output layer, whose likeliest tokens are looked for in 8 bits and weighed in float32.
 
         h ~ a (p - 128)     p (N, H) unsigned, a = reach / 127, since each |h_k| <= reach
@@ -106,7 +132,6 @@ class QuantizedOutput(nn.Module):
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, reach: float) -> None:
-        super().__init__()
         self.weight, self.bias = weight, bias
         self.levels = 127 / reach
         self.scales = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(weight.dtype).tiny)
@@ -117,7 +142,9 @@ class QuantizedOutput(nn.Module):
     def best(self, features: Tensor) -> Tensor:
         """The likeliest token (N,) after each of `features` (N, H)."""
         tokens = candidates(self._approximate(features), 1 + MARGIN)
-        return self._weighed(features, tokens)[1][:, 0]
+        logits = self._logits(features, tokens)
+        worse = logits < logits.amax(1, keepdim=True)
+        return tokens.masked_fill_(worse, len(self.bias)).amin(1)  # of equals the first
 
     def likeliest(self, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Log-probabilities and tokens (N, K) of the `count` likeliest, best first."""
@@ -147,10 +174,15 @@ class QuantizedOutput(nn.Module):
     def _weighed(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits in float32 of `tokens` (N, C) and these, both best first."""
         tokens = tokens.sort(dim=1).values  # of equals the first stays the first
-        weights = self.weight.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
-        logits = torch.bmm(weights, features.unsqueeze(2)).squeeze(2).add_(self.bias[tokens])
-        logits, order = logits.sort(dim=1, descending=True, stable=True)
+        logits, order = self._logits(features, tokens).sort(dim=1, descending=True, stable=True)
         return logits, tokens.gather(1, order)
+
+    def _logits(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """In float32, of `tokens` (N, C), in their order."""
+        rows = tokens.flatten()
+        weights = self.weight.index_select(0, rows).view(*tokens.shape, -1)
+        biases = self.bias.index_select(0, rows).view(*tokens.shape, 1)
+        return torch.baddbmm(biases, weights, features.unsqueeze(2)).squeeze(2)
 
 
 class PackedLinear(nn.Module):
@@ -191,34 +223,27 @@ class PackedLinear(nn.Module):
         return product
 
 
-class RnnStep(nn.Module):
+class RnnStep:
     """One time step of a layer; the equations stand in rnnmt.model.cells.
 
-    `inputs` gives W x + b of all gates and `recurrent` U h.
+    `inputs` gives W x + b of all gates (N, G H) and `recurrent` U h.
     """
 
     one_sum = True  # of W x + b and U h, so that one bias is enough
 
     def __init__(self, layer: Recurrent) -> None:
-        super().__init__()
         weights = layer.layer.state_dict()
         self.hidden = layer.hidden
         self.gates = len(weights["weight_ih_l0"]) // layer.hidden
         bias, own = weights["bias_ih_l0"], weights["bias_hh_l0"]
         if self.one_sum:
             bias, own = bias + own, None
-        self.inputs: nn.Module = PackedLinear(weights["weight_ih_l0"], bias)
-        self.recurrent = PackedLinear(weights["weight_hh_l0"], own)
-
-    def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """`inputs` (N, 1, I), state (K, N, H) -> hidden state (N, 1, H), state (K, N, H)."""
-        last = self.step(self.inputs(inputs.squeeze(1)), state)
-        return last[0].unsqueeze(1), last
+        self.inputs = PackedLinear(weights["weight_ih_l0"], bias).forward
+        self.recurrent = PackedLinear(weights["weight_hh_l0"], own).forward
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """W x + b (N, G H) and the state before it -> the state after it, both (K, N, H)."""
-        hidden: Tensor = self.recurrent(state[0], x)
-        return hidden.tanh_().unsqueeze(0)
+        return self.recurrent(state[0], x).tanh_().unsqueeze(0)
 
 
 class LstmStep(RnnStep):

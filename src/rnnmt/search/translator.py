@@ -18,7 +18,7 @@ from rnnmt.model.attention import SharedMemory
 from rnnmt.model.decoder import State
 from rnnmt.model.folder import TrainedModel
 from rnnmt.model.likeliest import likeliest
-from rnnmt.model.prepared import PackedOutput, PreparedDecoder, prepare
+from rnnmt.model.prepared import PackedOutput, PreparedDecoder
 from rnnmt.model.seq2seq import greedy_limits
 from rnnmt.search.beam import Hypothesis, Step, beam_search, score
 
@@ -109,7 +109,7 @@ class Translator:
     def _decoders(self) -> list[PreparedDecoder]:
         """The models' decoders, prepared when the first sentences are translated."""
         alone = len(self.models) == 1
-        return [prepare(model.decoder, quantized=alone) for model in self.models]
+        return [PreparedDecoder(model.decoder, quantized=alone) for model in self.models]
 
     @torch.inference_mode()
     def greedy(self, sentences: list[str]) -> list[str]:
