@@ -10,7 +10,7 @@ from torch import Tensor
 
 CHUNK = 128  # logits whose largest one stands for them all
 GROUP = 32  # the same for candidates, which may be more
-FEW = 8  # rows of logits that are searched whole: finding maxima first would take longer
+FEW = 40_000  # fewer logits than these are searched whole, which then is faster
 ROWS = 64  # whose log-probabilities are computed at a time, so that they stay in the cache
 
 
@@ -32,7 +32,7 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     rows, width = values.shape
     chunks = width // CHUNK
-    if chunks <= 2 * count or rows <= FEW:
+    if chunks <= 2 * count or values.numel() < FEW:
         return _sorted(values, count)
     maxima = values[:, : chunks * CHUNK].view(rows, chunks, CHUNK).amax(2)
     # In the order of their places, so that of equals the first stays the first.
@@ -53,7 +53,7 @@ def candidates(values: Tensor, count: int) -> Tensor:
     """
     rows, width = values.shape
     groups = width // GROUP
-    if groups <= 2 * count or rows <= FEW:
+    if groups <= 2 * count or values.numel() < FEW:
         return values.topk(count, dim=1, sorted=False).indices
     maxima = values[:, : groups * GROUP].view(rows, GROUP, groups).amax(1)
     best = maxima.topk(count, dim=1, sorted=False).indices
