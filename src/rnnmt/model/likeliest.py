@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 128  # logits whose largest one stands for them all
-GROUP = 32  # the same for candidates, which may be more
+GROUP = 16  # the same for candidates, which may be more
 FEW = 40_000  # fewer logits than these are searched whole, which then is faster
 ROWS = 64  # whose log-probabilities are computed at a time, so that they stay in the cache
 

@@ -181,8 +181,9 @@ class QuantizedOutput:
         """In float32, of `tokens` (N, C), in their order."""
         rows = tokens.flatten()
         weights = self.weight.index_select(0, rows).view(*tokens.shape, -1)
-        biases = self.bias.index_select(0, rows).view(*tokens.shape, 1)
-        return torch.baddbmm(biases, weights, features.unsqueeze(2)).squeeze(2)
+        # Faster than a product of each row's own small matrix.
+        logits = weights.mul_(features.unsqueeze(1)).sum(2)
+        return logits.add_(self.bias.index_select(0, rows).view_as(tokens))
 
 
 class PackedLinear(nn.Module):
