@@ -26,6 +26,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -199,9 +200,10 @@ def reproduce(pipeline: str) -> None:
         say_changed_files()
     if not stale:
         print("Nothing has changed: models, translations, scores and comparison are up to date.")
-    # Settings tend to go from small models to large, and no long chain must begin last.
-    chains = {"memory": ["memory"]}
-    chains |= {label: [f"{stage}@{label}" for stage in CHAIN] for label in run_labels()[::-1]}
+    # Settings tend to go from small models to large, and no long chain must begin last: the memory
+    # tasks, of some minutes, begin when the first of the others is done.
+    chains = {label: [f"{stage}@{label}" for stage in CHAIN] for label in run_labels()[::-1]}
+    chains = dict(islice(chains.items(), side_by_side())) | {"memory": ["memory"]} | chains
     with Commands() as commands:
         if stale.intersection(SHARED):
             commands.check(*DVC, "repro", address(pipeline, "align"))
@@ -234,12 +236,17 @@ def address(pipeline: str, stage: str) -> str:
     return stage if pipeline == "dvc.yaml" else f"{pipeline}:{stage}"
 
 
-def run_chains(chains: dict[str, list[str]], commands: Commands) -> None:
-    """Run a command for each label, several at once. Raises UserError naming those that failed."""
+def side_by_side() -> int:
+    """How many chains run at once."""
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # on Linux: those that this process may use
         cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(max(1, cores // training_cores())) as pool:
+    return max(1, cores // training_cores())
+
+
+def run_chains(chains: dict[str, list[str]], commands: Commands) -> None:
+    """Run a command for each label, several at once. Raises UserError naming those that failed."""
+    with ThreadPoolExecutor(side_by_side()) as pool:
         codes = pool.map(lambda label: commands.run(*chains[label], label=label), chains)
         failed = [label for label, code in zip(chains, codes, strict=True) if code]
     commands.end_if_stopped()
