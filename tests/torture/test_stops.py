@@ -97,7 +97,7 @@ class Trial:
         if lock.exists():
             yaml = YAML()
             known = yaml.load(lock.read_text())
-            outputs = known["stages"].pop(self.stage)["outs"]
+            outputs = known["stages"].pop(self.stage, {"outs": []})["outs"]
             yaml.dump(known, lock)
             for md5 in (out["md5"] for out in outputs if out["md5"] not in lock.read_text()):
                 kept = self.clone.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
@@ -107,7 +107,7 @@ class Trial:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         with open(self.log, "a", encoding="utf-8") as log:
@@ -203,12 +203,21 @@ def processes(folder: Path, word: str) -> list[int]:
 def stop(trial: Trial, tally: Counter[str], *command: str) -> None:
     """Start the command, send a signal to all or one of its processes, and wait for its end."""
     number = trial.chance.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-    victim = trial.chance.choice(["group", "first", "dvc", "stage"])
-    delay = trial.chance.uniform(0, trial.seconds)
+    by_dvc = command[0] != "python"
+    victim = trial.chance.choice(["group", "first", *(["dvc", "stage"] if by_dvc else [])])
+    delay, began = trial.chance.uniform(0, trial.seconds), time.monotonic()
     process = trial.start(*command)
-    time.sleep(delay)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(delay)
+        # It has ended: once more, and as far into what it takes on this machine.
+        delay *= (time.monotonic() - began) / trial.seconds
+        trial.forget()
+        process = trial.start(*command)
+        time.sleep(delay)
     word = {"dvc": "/dvc", "stage": "rnnmt."}.get(victim)
-    found = processes(trial.clone.folder, word) if word else [process.pid]
+    found = [] if word else [process.pid]
+    while not found and word and process.poll() is None:
+        found = processes(trial.clone.folder, word)
     if process.poll() is not None or not found:
         tally["no such process then"] += 1
     elif victim == "group":
