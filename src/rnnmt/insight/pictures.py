@@ -343,7 +343,8 @@ def _flow(evidence: Evidence) -> Figure:
                 panel.plot(lags, predicted, color=form["color"], linewidth=0.9, alpha=0.8)
         panel.axhline(LEFT, color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
         panel.axvline(FAR, color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
-        panel.set(title=f"{when.capitalize()} encoders", xlabel="steps back", yscale="log")
+        title = "Untrained encoders" if when == "fresh" else "Trained encoders"
+        panel.set(title=title, xlabel="steps back", yscale="log")
         panel.set_ylim(1e-8, 3)
     axes[0].set_ylabel("gradient that is left")
     key(figure, axes)
