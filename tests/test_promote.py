@@ -365,7 +365,7 @@ def test_the_rules_are_those_of_params_yaml() -> None:
     only("lstm-additive")
     rule(margin=0.0)
     assert promote(dry_run=True) == REFUSED
-    rule(margin=20.0, level=1e-9)
+    rule(margin=20.0, level=0.0001)
     assert promote(dry_run=True) == 0
 
 
@@ -408,7 +408,7 @@ def test_a_lost_champion_whose_model_is_gone_too_is_still_compared_with(
     assert promote() == REFUSED
     assert "its model is not here" in capsys.readouterr().out
     only("lstm-dot")
-    rule(margin=100, level=1e-9)
+    rule(margin=100, level=0.0001)
     capsys.readouterr()
     assert promote() == 0
     assert "| not measured: the champion's model is not here |" in capsys.readouterr().out

@@ -20,14 +20,14 @@ class EvaluateSettings(Settings):
     """Section `evaluate`."""
 
     bootstrap_samples: int = Field(ge=100, le=1_000_000)
-    confidence: float = Field(gt=0.5, lt=1.0)
+    confidence: float = Field(gt=0.5, le=0.9999)  # more would take resamplings without end
     seed: int = Field(ge=0)
 
 
 class PromoteSettings(Settings):
     """Section `promote`."""
 
-    level: float = Field(gt=0.0, lt=1.0)
+    level: float = Field(ge=0.0001, lt=1.0)  # less would take resamplings without end
     margin: float = Field(ge=0.0)
     max_slowdown: float = Field(ge=1.0)
 
