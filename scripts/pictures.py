@@ -23,7 +23,7 @@ SENTENCE = "The old teacher will not read the red book because it is long."
 # Picture: variant, part of the page, and what the mouse points at.
 PLAYGROUND = {
     "alignment": (
-        "lstm-attention-1",
+        "lstm-additive-1",
         "#alignment",
         ".map tbody tr:nth-child(8) td:nth-of-type(10)",
     ),
