@@ -31,6 +31,7 @@ from pathlib import Path
 
 import psutil
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from rnnmt import params
 from rnnmt.check import check_settings
@@ -39,6 +40,7 @@ from rnnmt.corpora import files
 from rnnmt.corpora import settings as corpora
 from rnnmt.errors import UserError, run_main
 from rnnmt.model.settings import cores as training_cores
+from rnnmt.sweep import labels
 
 ROOT = Path(__file__).parent.parent
 LOCK = Path(".dvc/tmp/make-repro.lock")
@@ -157,22 +159,20 @@ def move_former_outputs(pipeline: str) -> None:
     The stages that compare depend on whole folders: with what only this clone has in them, no
     other clone would find them up to date. DVC's lock knows all outputs of a recipe.
     """
-    lock, labels = Path(pipeline).with_suffix(".lock"), set(run_labels())
-    known = YAML(typ="safe").load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
-    for name, stage in ((known or {}).get("stages") or {}).items():
+    lock, wanted = Path(pipeline).with_suffix(".lock"), set(labels())
+    known = None
+    with contextlib.suppress(FileNotFoundError, YAMLError):  # a broken one is for DVC to name
+        known = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))
+    stages = known.get("stages") if isinstance(known, dict) else None
+    for name, stage in (stages or {}).items():
         label = name.partition("@")[2]
-        for out in stage.get("outs", ()) if label and label not in labels else ():
+        for out in stage.get("outs", ()) if label and label not in wanted else ():
             path = Path(out["path"])
             if path.exists():
                 print(f"{path}: of no variant and seed any more, moved to {FORMER / path}")
                 shutil.rmtree(FORMER / path, ignore_errors=True)
                 (FORMER / path).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, FORMER / path)
-
-
-def run_labels() -> list[str]:
-    """The name of every variant's training with every seed."""
-    return [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
 
 
 def say_changed_files() -> None:
@@ -202,7 +202,7 @@ def reproduce(pipeline: str) -> None:
         print("Nothing has changed: models, translations, scores and comparison are up to date.")
     # Settings tend to go from small models to large, and no long chain must begin last: the memory
     # tasks, of some minutes, begin when the first of the others is done.
-    chains = {label: [f"{stage}@{label}" for stage in CHAIN] for label in run_labels()[::-1]}
+    chains = {label: [f"{stage}@{label}" for stage in CHAIN] for label in labels()[::-1]}
     chains = dict(islice(chains.items(), side_by_side())) | {"memory": ["memory"]} | chains
     with Commands() as commands:
         if stale.intersection(SHARED):

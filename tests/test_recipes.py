@@ -180,3 +180,6 @@ def test_outputs_of_former_variants_and_seeds_are_moved_away(
     assert [path.name for path in Path("reports/x").iterdir()] == ["gru-1.json"]
     moved = Path("work/former/models/x/gru-2/weights.pt")
     assert moved.read_text(encoding="utf-8") == "models/x/gru-2"
+    for conflict in ("<<<<<<< HEAD\n", "stages:\n<<<<<<< HEAD\n  a: {}\n=======\n"):
+        Path("dvc.lock").write_text(conflict, encoding="utf-8")
+        repro.move_former_outputs("dvc.yaml")  # DVC will say what is wrong

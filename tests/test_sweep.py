@@ -101,7 +101,7 @@ def test_stopped_it_stops_what_runs_and_none_begins(clone: Clone, number: int) -
         assert process.stdout
         assert process.stdout.readline() == "gru-1: on here 1\n"
         while not (chains := psutil.Process(process.pid).children()):
-            pass
+            assert process.poll() is None
         if number == signal.SIGINT:
             os.killpg(process.pid, number)
         else:

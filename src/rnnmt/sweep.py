@@ -54,8 +54,12 @@ def plan() -> dict[str, str]:
                 f"{params.path()}: variant '{name}' has train.nodes {nodes}, and a sweep gives "
                 "each variant one machine: set it to 1, or train it with torchrun or srun"
             )
-    labels = [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
-    return {label: chain(label) for label in labels}
+    return {label: chain(label) for label in labels()}
+
+
+def labels() -> list[str]:
+    """The name of every variant's training with every seed."""
+    return [f"{variant}-{seed}" for variant in params.variants() for seed in params.seeds()]
 
 
 def show() -> None:

@@ -67,9 +67,9 @@ def render(
             read=read(evidence),
             sizes=", ".join(f"{tests[split]:,} of {split}" for split in evidence.tests),
             penalties={
-                training["length_penalty"]
+                decoding["length_penalty"]
                 for variant in evidence.comparison["variants"].values()
-                for training in variant["decoding"]
+                for decoding in variant["decoding"]
             },
             claims=claims,
             verdicts={SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open"},
