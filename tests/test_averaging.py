@@ -66,10 +66,13 @@ def fit(callbacks: list[pl.Callback], last: Path | None = None) -> TranslationMo
 
 
 def average(updates: list[list[Tensor]]) -> list[Tensor]:
-    """The plain reference: the first, then DECAY of what it was and the rest of what is new."""
+    """The plain reference: the first, then of what it was DECAY, or less in the beginning, and the
+    rest of what is new.
+    """
     mean = updates[0]
-    for new in updates[1:]:
-        mean = [DECAY * old + (1 - DECAY) * weight for old, weight in zip(mean, new, strict=True)]
+    for count, new in enumerate(updates[1:], 1):
+        kept = min(DECAY, (1 + count) / (10 + count))
+        mean = [kept * old + (1 - kept) * weight for old, weight in zip(mean, new, strict=True)]
     return mean
 
 

@@ -140,7 +140,7 @@ class TranslationModule(pl.LightningModule):
         torch.manual_seed((self.seed << 32) + step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
-        loss, nll, tokens = self._loss(batch, self.settings.label_smoothing)
+        loss, nll, tokens = self._training_loss(batch)
         processes = self.share.of
         if processes > 1:
             sums = torch.tensor([float(nll), tokens], dtype=torch.float64)
@@ -180,16 +180,33 @@ class TranslationModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor, int]:
-        """Sums of smoothed and of plain cross-entropy in nats, and their number of tokens."""
+    def _training_loss(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
+        """As `_loss`; with R-Drop the mean of two draws of dropout, and their divergence."""
+        smoothing, r_drop = self.settings.label_smoothing, self.settings.r_drop
+        if not r_drop:
+            return self._loss(batch, smoothing)
+        twice = Batch(*(part.repeat_interleave(2, dim=0) for part in batch))
+        loss, nll, tokens = self._loss(twice, smoothing, r_drop)
+        return loss / 2, nll / 2, tokens // 2
+
+    def _loss(
+        self, batch: Batch, smoothing: float, r_drop: float = 0.0
+    ) -> tuple[Tensor, Tensor, int]:
+        """Sums of smoothed and of plain cross-entropy in nats, and their number of tokens.
+
+        With `r_drop`, the weight of the divergence, rows 2 k and 2 k + 1 are the same pair.
+        """
         features = self._features(batch.source, batch.source_lengths, batch.decoder_input)
-        real = batch.labels != PAD
+        labels = batch.labels
+        if r_drop:  # a token's two features side by side, instead of a sentence's
+            features = features.unflatten(0, (-1, 2)).transpose(1, 2)
+            labels = labels.unflatten(0, (-1, 2)).transpose(1, 2)
+        real = labels != PAD
         layer = self.model.decoder.output
-        labels = batch.labels[real]
         loss, nll = linear_cross_entropy(
-            features[real], layer.weight, layer.bias, labels, smoothing
+            features[real], layer.weight, layer.bias, labels[real], smoothing, r_drop
         )
-        return loss, nll, len(labels)
+        return loss, nll, int(real.sum())
 
     def _features(self, *batch: Tensor) -> Tensor:
         """Matrix products and states in bfloat16; weights, their updates, validation in float32."""
@@ -231,9 +248,15 @@ def check_finite(value: float, name: str, trainer: pl.Trainer) -> None:
 
 def averaging(decay: float) -> WeightAveraging:
     """Exponential moving average of the weights (Polyak & Juditsky 1992), which is what is
-    validated and kept; `decay` is what remains of it at each update.
+    validated and kept; `decay` is what remains of it at each update. Less remains of the first
+    ones, or else a short training would be judged by the random weights it began with.
     """
-    return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+    def average(kept: Any, weights: Any, updates: Tensor | int) -> None:
+        remaining = min(decay, (1.0 + int(updates)) / (10.0 + int(updates)))
+        get_ema_multi_avg_fn(remaining)(kept, weights, updates)  # type: ignore[no-untyped-call]
+
+    return WeightAveraging(multi_avg_fn=average)
 
 
 class History(pl.Callback):
