@@ -130,16 +130,12 @@ def _agree(both: Tensor, logits: Tensor, log_sum: Tensor, weight: float) -> Tens
     p, q = both[0::2], both[1::2]
     log_sums = (log_sum[0::2] - log_sum[1::2]).to(logits.dtype).unsqueeze(1)
     difference = logits[0::2].sub_(logits[1::2]).sub_(log_sums)  # log p - log q
-    p_difference = p * difference
-    q_difference = torch.mul(q, difference, out=logits[1::2]).neg_()
-    divergences = [
-        part.sum(dim=1, dtype=log_sum.dtype) for part in (p_difference, q_difference)
-    ]
-    for part, own, other, divergence in zip(
-        (p_difference, q_difference), (p, q), (q.clone(), p.clone()), divergences, strict=True
-    ):
+    terms = p * difference, torch.mul(q, difference, out=logits[1::2]).neg_()
+    divergences = [term.sum(dim=1, dtype=log_sum.dtype) for term in terms]
+    others = q.clone(), p.clone()
+    for own, other, term, divergence in zip((p, q), others, terms, divergences, strict=True):
         own.mul_((1.0 + weight * (1.0 - divergence)).to(own.dtype).unsqueeze(1))
-        own.add_(part.sub_(other), alpha=weight)
+        own.add_(term.sub_(other), alpha=weight)
     return torch.stack(divergences, dim=1).flatten()
 
 
