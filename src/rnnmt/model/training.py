@@ -199,8 +199,8 @@ class TranslationModule(pl.LightningModule):
         features = self._features(batch.source, batch.source_lengths, batch.decoder_input)
         labels = batch.labels
         if r_drop:  # a token's two features side by side, instead of a sentence's
-            features = features.unflatten(0, (-1, 2)).transpose(1, 2)
-            labels = labels.unflatten(0, (-1, 2)).transpose(1, 2)
+            features = torch.stack([features[0::2], features[1::2]], dim=2)
+            labels = torch.stack([labels[0::2], labels[1::2]], dim=2)
         real = labels != PAD
         layer = self.model.decoder.output
         loss, nll = linear_cross_entropy(
