@@ -71,9 +71,9 @@ class Playground:
     def answer(self, **asked: Any) -> Any:
         body = json.dumps({"variant": "one", "sentence": "the cat", **asked}).encode()
         status, _, got = self.send(body, JSON)
-        assert status == 200, got
+        assert status in (200, 422), got  # too many pieces, of few characters
         found = json.loads(got)
-        del found["milliseconds"]
+        found.pop("milliseconds", None)
         return found
 
     def holds(self) -> tuple[int, int]:
@@ -177,6 +177,7 @@ def pages() -> Path:
 def test_what_is_no_question(playground: Playground, trials: range, tally: Counter[str]) -> None:
     """Broken HTTP and clients that leave: no failure, no memory, no open files."""
     expected = playground.answer()
+    assert "error" not in expected
     files, memory = playground.holds()
     for trial in trials:
         dice = random.Random(trial)
@@ -206,6 +207,7 @@ def test_everyone_gets_their_own(
         ]
         asked = [one for one in asked if not any("\ud800" <= c < "\ue000" for c in one["sentence"])]
         alone = [playground.answer(**one) for one in asked]
+        assert any("error" not in one for one in alone), alone
         with ThreadPoolExecutor(24) as pool:
             together = list(pool.map(lambda one: playground.answer(**one), asked * 2))
         assert together == alone * 2, f"trial {trial}: {asked}"
