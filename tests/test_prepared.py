@@ -235,9 +235,12 @@ def test_only_large_vocabularies_are_quantized(words: int) -> None:
     ],
     ids=str,
 )
+@pytest.mark.parametrize("heads", [1, 2, 8])  # up to one for each of the width's features
 @pytest.mark.parametrize("kind", KINDS[1:])
-def test_a_shared_memory_is_a_copy_for_each_hypothesis(kind: str, rows: list[int]) -> None:
-    model = make(attention=kind)
+def test_a_shared_memory_is_a_copy_for_each_hypothesis(
+    kind: str, heads: int, rows: list[int]
+) -> None:
+    model = make(attention=kind, heads=heads)
     _, memory = model.encode(*sources())
     assert memory is not None
     attention, chosen = model.decoder.attention, torch.tensor(rows)

@@ -68,7 +68,7 @@ class SharedMemory(NamedTuple):
         width = int(counts.max())
         if hypotheses == sentences * width:
             contexts, weights = attention.forward(query.view(sentences, width, -1), self.memory)
-            return contexts.view(hypotheses, 1, -1), weights.view(hypotheses, 1, -1)
+            return contexts.flatten(0, 1).unsqueeze(1), weights.flatten(0, 1).unsqueeze(1)
         slots = np.arange(hypotheses) - (counts.cumsum() - counts)[self.rows]
         places = torch.from_numpy(self.rows * width + slots)
         grid = query.new_zeros(sentences * width, 1, query.shape[2]).index_copy_(0, places, query)
