@@ -618,6 +618,21 @@ def test_a_speed_that_is_none_is_named(speed: Any) -> None:
     assert found.found.endswith("own: sentences/s")
 
 
+def test_a_champion_whose_model_is_away_is_not_called_slower() -> None:
+    away = evidence(0.2, sentences_per_second=None)
+    found = judge(evidence(0.2), away)["at most 2 times slower"]
+    assert found.passed
+    assert found.found == "not measured: the champion's model is not here"
+
+
+def test_a_bleu_of_zero_is_a_figure_like_others() -> None:
+    written = written_by(0.2)[0] | {"test": [""] * len(WANTED.splits["test"])}
+    scores = gate.figures(written, WANTED)
+    assert scores["test"]["bleu"] == 0.0
+    own = {name: written[name] for name in WANTED.tests}
+    assert failed(evidence(0.2, scores=scores, translations=own), None) == []
+
+
 def test_figures_of_other_translations_are_named() -> None:
     one = evidence(0.2)
     for split in WANTED.tests:
