@@ -645,6 +645,8 @@ def test_a_lock_file_that_a_kill_cut_off_is_made_again(
     other = parallel[0].copy(tmp_path / "other")
     lock = other.folder / "dvc.lock"
     lock.write_bytes(lock.read_bytes()[:4000])
+    (other.folder / ".dvc/tmp").mkdir(exist_ok=True)
+    (other.folder / ".dvc/tmp/rwlock").write_text("")  # which DVC writes over the old one too
     printed = other.make_repro()
     assert "cut off" in printed
     assert "Running stage 'train" not in printed
