@@ -32,7 +32,6 @@ SMALL: dict[str, Any] = {
             "attention": "general",
             "word_dropout": 0.1,
             "bpe_dropout": 0.1,
-            "r_drop": 1.0,
             "weight_average": 0.9,
         },
     },

@@ -25,7 +25,6 @@ NOISY = {
     "dropout": 0.2,
     "word_dropout": 0.1,
     "bpe_dropout": 0.1,
-    "r_drop": 1.0,
     "weight_average": 0.9,
     "processes": 2,
 }

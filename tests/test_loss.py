@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import cross_entropy
 
 from rnnmt.model.loss import CHUNK, linear_cross_entropy
 
@@ -145,61 +145,6 @@ def test_bfloat16_is_as_good_as_its_eight_bits(smoothing: float) -> None:
         results.append([loss.detach(), nll, *(g.float() for g in gradients)])
     for exact, rounded in zip(*results, strict=True):
         assert (rounded - exact).norm() < 0.01 * exact.norm()
-
-
-def r_drop_reference(given: Arguments, smoothing: float, weight: float) -> Tensor:
-    """Word for word from the paper: cross-entropy of both, and the mean of both divergences."""
-    features, factor, bias, _ = given
-    logs = (features @ factor.t() + bias).log_softmax(dim=1)
-    p, q = logs[0::2], logs[1::2]
-    both = kl_div(q, p, reduction="sum", log_target=True)
-    both = both + kl_div(p, q, reduction="sum", log_target=True)
-    return reference(given, smoothing) + weight * both / 2
-
-
-@pytest.mark.parametrize("weight", [0.5, 5.0])
-@pytest.mark.parametrize("smoothing", SMOOTHINGS)
-@pytest.mark.parametrize("count", [2, CHUNK - 2, CHUNK, CHUNK + 2, 2 * CHUNK + 4])
-def test_r_drop_is_the_papers(count: int, smoothing: float, weight: float) -> None:
-    given = arguments(count)
-    loss, nll = linear_cross_entropy(*given, smoothing, weight)
-    expected = r_drop_reference(given, smoothing, weight)
-    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(nll, reference(given, 0.0).detach(), rtol=1e-10, atol=1e-10)
-    gradients = torch.autograd.grad(loss, given[:3])
-    for gradient, value in zip(gradients, torch.autograd.grad(expected, given[:3]), strict=True):
-        torch.testing.assert_close(gradient, value, rtol=1e-9, atol=1e-9)
-
-
-def test_r_drop_in_bfloat16_is_as_good_as_its_eight_bits() -> None:
-    generator = torch.Generator().manual_seed(5)
-    once = torch.randn(350, 1, 64, generator=generator)
-    features = (once + torch.randn(350, 2, 64, generator=generator) / 4).flatten(0, 1)
-    weight = (torch.randn(1500, 64, generator=generator) / 8).requires_grad_()
-    bias = torch.randn(1500, generator=generator).requires_grad_()
-    labels = torch.randint(1500, (350,), generator=generator).repeat_interleave(2)
-    results = []
-    for dtype in (torch.float32, torch.bfloat16):
-        inputs = features.to(dtype).requires_grad_()
-        loss, _ = linear_cross_entropy(inputs, weight, bias, labels, 0.1, 5.0)
-        gradients = torch.autograd.grad(loss, [inputs, weight, bias])
-        results.append([loss.detach(), *(g.float() for g in gradients)])
-    for exact, rounded in zip(*results, strict=True):
-        assert (rounded - exact).norm() < 0.02 * exact.norm()
-
-
-def test_twins_that_agree_add_nothing() -> None:
-    features, weight, bias, labels = arguments(20)
-    twice = features.detach().repeat_interleave(2, dim=0), weight, bias, labels.repeat_interleave(2)
-    plain, _ = linear_cross_entropy(*twice, 0.1)
-    agreeing, _ = linear_cross_entropy(*twice, 0.1, 100.0)
-    torch.testing.assert_close(agreeing, plain)
-    for one, other in zip(
-        torch.autograd.grad(plain, [weight, bias]),
-        torch.autograd.grad(agreeing, [weight, bias]),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
 
 
 def test_a_label_that_the_model_calls_impossible_has_its_true_loss() -> None:

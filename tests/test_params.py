@@ -73,7 +73,6 @@ train:
   warmup_steps: 2
   schedule: cosine
   bpe_dropout: 0.0
-  r_drop: 0.0
   label_smoothing: 0.1
   gradient_clip: 1.0
   weight_decay: 0.0
@@ -334,7 +333,6 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "train.learning_rate": ([1e-9, 10.0], [0.0, 10.1]),
     "train.warmup_steps": ([0, 10**9], [-1, 10**9 + 1]),
     "train.bpe_dropout": ([0.0, 0.99], [-0.01, 1.0]),
-    "train.r_drop": ([0.0, 1000.0], [-0.01, 1000.1]),
     "train.label_smoothing": ([0.0, 0.99], [-0.01, 1.0]),
     "train.gradient_clip": ([1e-9], [0.0]),
     "train.weight_decay": ([0.0, 1.0], [-0.01, 1.01]),

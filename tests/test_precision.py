@@ -38,7 +38,7 @@ def module(cell: str, precision: str) -> TranslationModule:
     )  # fmt: skip
     train = TrainSettings(
         fraction=1.0, batch_tokens=1, max_epochs=1, patience=1, monitor="val/loss",
-        learning_rate=0.005, warmup_steps=20, schedule="cosine", bpe_dropout=0.0, r_drop=0.0,
+        learning_rate=0.005, warmup_steps=20, schedule="cosine", bpe_dropout=0.0,
         label_smoothing=0.1, gradient_clip=1.0,
         weight_decay=0.0, weight_average=0.0, precision=precision,
         processes=1, nodes=1, checkpoint_seconds=60.0,

@@ -15,7 +15,6 @@ import pytest
 import pytorch_lightning as pl
 import sacrebleu
 import torch
-from torch.nn.functional import cross_entropy, kl_div
 
 from clones import Clone, fails, run
 from rnnmt.dataset.batch import make_batch
@@ -35,9 +34,8 @@ def settings(**changes: Any) -> TrainSettings:
     values = {
         "fraction": 1.0, "batch_tokens": 50, "max_epochs": 2, "patience": 9, "processes": 1,
         "monitor": "val/loss", "learning_rate": 0.05, "warmup_steps": 4, "schedule": "cosine",
-        "bpe_dropout": 0.0, "r_drop": 0.0, "label_smoothing": 0.1, "gradient_clip": 1.0,
-        "weight_decay": 0.0, "weight_average": 0.0, "precision": "float32", "nodes": 1,
-        "checkpoint_seconds": 60.0,
+        "bpe_dropout": 0.0, "label_smoothing": 0.1, "gradient_clip": 1.0, "weight_decay": 0.0,
+        "weight_average": 0.0, "precision": "float32", "nodes": 1, "checkpoint_seconds": 60.0,
     }  # fmt: skip
     return TrainSettings(**values | changes)
 
@@ -211,40 +209,3 @@ def test_a_training_needs_no_files_that_the_tokens_were_made_of(tmp_path: Path) 
     assert "manifest.json: no such file; run: dvc repro tokenize" in said
     clone.write(clone.settings() | {"evaluate": {}})
     assert "params.yaml" in fails(*command, cwd=clone.folder, env=environment)
-
-
-def test_r_drop_compares_the_two_draws_of_each_token() -> None:
-    """Word for word from the paper, for each pair of sentences, padding aside."""
-    module, data = small_training(settings(r_drop=3.0), 1, dropout=0.3)
-    batch = next(iter(data.train))
-    assert (batch.labels == PAD).any()
-    torch.manual_seed(1)
-    loss, nll, tokens = module._training_loss(batch)
-    torch.manual_seed(1)
-    twice = [part.repeat_interleave(2, dim=0) for part in batch]
-    logs = module.model.decoder.logits(module.model(*twice[:3]).features).log_softmax(dim=2)
-    labels = twice[3]
-    plain = cross_entropy(logs.transpose(1, 2), labels, ignore_index=PAD, reduction="sum")
-    smoothed = cross_entropy(
-        logs.transpose(1, 2), labels, ignore_index=PAD, reduction="sum", label_smoothing=0.1
-    )
-    p, q = logs[0::2], logs[1::2]
-    between = kl_div(q, p, reduction="none", log_target=True)
-    between = (between + kl_div(p, q, reduction="none", log_target=True)).sum(dim=2)
-    divergence = between[batch.labels != PAD].sum()
-    assert divergence > 0.1
-    torch.testing.assert_close(loss, (smoothed + 3.0 / 2 * divergence) / 2)
-    torch.testing.assert_close(nll, plain / 2)
-    assert tokens == int((batch.labels != PAD).sum())
-
-
-def test_r_drop_without_dropout_changes_nothing() -> None:
-    results = []
-    for r_drop in (0.0, 5.0):
-        module, data = small_training(settings(r_drop=r_drop), 1)
-        loss, nll, tokens = module._training_loss(next(iter(data.train)))
-        loss.backward()
-        weights = module.model.parameters()
-        results.append([loss.detach(), nll, tokens, [w.grad for w in weights]])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other)

@@ -45,7 +45,6 @@ CHANCES: dict[str, list[Any]] = {
     "warmup_steps": [0, 1, 1_000_000],
     "schedule": ["cosine", "inverse-sqrt", "constant"],
     "bpe_dropout": [0.0, 0.3, 0.99],
-    "r_drop": [0.0, 5.0, 1000.0],
     "label_smoothing": [0.0, 0.1, 0.999],
     "gradient_clip": [1e-30, 1.0, 1e30],
     "weight_decay": [0.0, 0.1, 1.0],

@@ -9,13 +9,6 @@ With z = W x + b the logits of a token, y its label, s the smoothing and p = sof
 
 Only p needs the whole vocabulary. What the other two terms add to the gradients is known in closed
 form, so that softmax is the one pass over logits between the matrix products.
-
-R-Drop (Liang et al. 2021) sees every token twice, through two draws of dropout, which are to say
-the same: with p and q what the two make of a token, and d = log p - log q, it adds
-
-    c / 2 (KL(p || q) + KL(q || p))       KL(p || q) = sum_v p d,   KL(q || p) = - sum_v q d
-
-to the loss, hence c / 2 (p (d - KL(p || q)) + p - q) to the gradient of the first one's logits.
 """
 
 from __future__ import annotations
@@ -38,13 +31,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        features: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        labels: Tensor,
-        smoothing: float,
-        r_drop: float,
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
         factor, shift = weight.to(features.dtype), bias.to(features.dtype)
         count, filling = len(labels), -len(labels) % ROUND
@@ -52,15 +39,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_features = torch.empty_like(inputs)
         d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         log_sum, gold = bias.new_empty(len(targets)), bias.new_empty(len(targets))
-        divergence = bias.new_zeros(())
         block = CHUNK * max(1, BLOCK // len(weight) // CHUNK)
         for start in range(0, len(targets), block):
             rows = slice(start, start + block)
             x = inputs[rows]
-            p, diverging = _probabilities(
-                x, factor, shift, targets[rows], log_sum[rows], gold[rows], r_drop / 2
-            )
-            divergence += diverging[: max(0, count - start)].sum()
+            p = _probabilities(x, factor, shift, targets[rows], log_sum[rows], gold[rows])
             p[max(0, count - start) :] = 0.0
             _product(p, factor, out=d_features[rows])
             d_weight += _product(p.t(), x)
@@ -74,7 +57,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_bias.sub_(labels.bincount(minlength=len(bias)), alpha=keep)
         all_features, all_weights = wide.sum(dim=0), weight.sum(dim=0)
         logits = all_features @ all_weights + count * bias.sum()
-        loss = keep * nll + off * (len(weight) * log_sum.sum() - logits) + r_drop / 2 * divergence
+        loss = keep * nll + off * (len(weight) * log_sum.sum() - logits)
         d_features -= (off * all_weights).to(features.dtype)
         d_weight -= off * all_features
         d_bias -= off * count
@@ -87,25 +70,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         upstream = gradients[0]
         d_features, d_weight, d_bias = ctx.saved_tensors
         scaled = d_features * upstream.to(d_features.dtype)
-        return scaled, d_weight * upstream, d_bias * upstream, None, None, None
+        return scaled, d_weight * upstream, d_bias * upstream, None, None
 
 
 def _probabilities(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    labels: Tensor,
-    log_sum: Tensor,
-    gold: Tensor,
-    agreement: float,
-) -> tuple[Tensor, Tensor]:
-    """Softmax of the logits (N, V). Fills in their log-sum-exp and the labels' own (N,).
-
-    With `agreement`, the gradient of so many times the divergences is added, which come second
-    (N,): each row's from its twin.
-    """
+    features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, log_sum: Tensor, gold: Tensor
+) -> Tensor:
+    """Softmax of the logits (N, V). Fills in their log-sum-exp and the labels' own (N,)."""
     probabilities = features.new_empty(len(features), len(weight))
-    divergence = torch.zeros_like(gold)
     for start in range(0, len(features), CHUNK):
         rows = slice(start, start + CHUNK)
         logits = _product(features[rows], weight.t(), bias)
@@ -116,27 +88,7 @@ def _probabilities(
         log_sum[rows] = gold[rows] - p.gather(1, y)[:, 0].to(gold.dtype).log()
         if not torch.isfinite(log_sum[rows]).all():
             log_sum[rows] = logits.to(gold.dtype).logsumexp(dim=1)
-        if agreement:
-            divergence[rows] = _agree(p, logits, log_sum[rows], agreement)
-    return probabilities, divergence
-
-
-def _agree(both: Tensor, logits: Tensor, log_sum: Tensor, weight: float) -> Tensor:
-    """Adds to the probabilities `both` (2 N, V) the gradient of `weight` times the sum of the
-    divergences KL (2 N,) between rows 2 k and 2 k + 1, which it returns.
-
-    `logits` (2 N, V) are overwritten, `log_sum` (2 N,) is that of their exp.
-    """
-    p, q = both[0::2], both[1::2]
-    log_sums = (log_sum[0::2] - log_sum[1::2]).to(logits.dtype).unsqueeze(1)
-    difference = logits[0::2].sub_(logits[1::2]).sub_(log_sums)  # log p - log q
-    terms = p * difference, torch.mul(q, difference, out=logits[1::2]).neg_()
-    divergences = [term.sum(dim=1, dtype=log_sum.dtype) for term in terms]
-    others = q.clone(), p.clone()
-    for own, other, term, divergence in zip((p, q), others, terms, divergences, strict=True):
-        own.mul_((1.0 + weight * (1.0 - divergence)).to(own.dtype).unsqueeze(1))
-        own.add_(term.sub_(other), alpha=weight)
-    return torch.stack(divergences, dim=1).flatten()
+    return probabilities
 
 
 def _product(
@@ -160,22 +112,16 @@ def _product(
 
 
 def linear_cross_entropy(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    labels: Tensor,
-    smoothing: float,
-    r_drop: float = 0.0,
+    features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor]:
     """Sums over N tokens of the smoothed cross-entropy and of the plain one, in nats.
 
     `features` (N, E), in float32 or bfloat16: products are in their type, sums in float32.
     `weight` (V, E), `bias` (V,) in float32, `labels` (N,). The smoothed target has
     1 - smoothing + smoothing / V on the label and smoothing / V elsewhere (Szegedy et al. 2016),
-    as `torch.nn.functional.cross_entropy`. With `r_drop`, the weight c of the divergence, rows
-    2 k and 2 k + 1 are the same token seen twice. Only the first sum can be differentiated.
+    as `torch.nn.functional.cross_entropy`. Only the first sum can be differentiated.
     """
     return cast(
         tuple[Tensor, Tensor],
-        _LinearCrossEntropy.apply(features, weight, bias, labels, smoothing, r_drop),  # type: ignore[no-untyped-call]
+        _LinearCrossEntropy.apply(features, weight, bias, labels, smoothing),  # type: ignore[no-untyped-call]
     )

@@ -49,7 +49,6 @@ class TrainSettings(Settings):
     warmup_steps: int = Field(ge=0, le=1_000_000_000)
     schedule: Literal["cosine", "inverse-sqrt", "constant"]
     bpe_dropout: float = Field(ge=0.0, lt=1.0)
-    r_drop: float = Field(ge=0.0, le=1000.0)
     label_smoothing: float = Field(ge=0.0, lt=1.0)
     gradient_clip: float = Field(gt=0.0)
     weight_decay: float = Field(ge=0.0, le=1.0)

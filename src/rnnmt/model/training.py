@@ -140,7 +140,7 @@ class TranslationModule(pl.LightningModule):
         torch.manual_seed((self.seed << 32) + step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
-        loss, nll, tokens = self._training_loss(batch)
+        loss, nll, tokens = self._loss(batch, self.settings.label_smoothing)
         processes = self.share.of
         if processes > 1:
             sums = torch.tensor([float(nll), tokens], dtype=torch.float64)
@@ -180,33 +180,16 @@ class TranslationModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _training_loss(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
-        """As `_loss`; with R-Drop the mean of two draws of dropout, and their divergence."""
-        smoothing, r_drop = self.settings.label_smoothing, self.settings.r_drop
-        if not r_drop:
-            return self._loss(batch, smoothing)
-        twice = Batch(*(part.repeat_interleave(2, dim=0) for part in batch))
-        loss, nll, tokens = self._loss(twice, smoothing, r_drop)
-        return loss / 2, nll / 2, tokens // 2
-
-    def _loss(
-        self, batch: Batch, smoothing: float, r_drop: float = 0.0
-    ) -> tuple[Tensor, Tensor, int]:
-        """Sums of smoothed and of plain cross-entropy in nats, and their number of tokens.
-
-        With `r_drop`, the weight of the divergence, rows 2 k and 2 k + 1 are the same pair.
-        """
+    def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor, int]:
+        """Sums of smoothed and of plain cross-entropy in nats, and their number of tokens."""
         features = self._features(batch.source, batch.source_lengths, batch.decoder_input)
-        labels = batch.labels
-        if r_drop:  # a token's two features side by side, instead of a sentence's
-            features = torch.stack([features[0::2], features[1::2]], dim=2)
-            labels = torch.stack([labels[0::2], labels[1::2]], dim=2)
-        real = labels != PAD
+        real = batch.labels != PAD
         layer = self.model.decoder.output
+        labels = batch.labels[real]
         loss, nll = linear_cross_entropy(
-            features[real], layer.weight, layer.bias, labels[real], smoothing, r_drop
+            features[real], layer.weight, layer.bias, labels, smoothing
         )
-        return loss, nll, int(real.sum())
+        return loss, nll, len(labels)
 
     def _features(self, *batch: Tensor) -> Tensor:
         """Matrix products and states in bfloat16; weights, their updates, validation in float32."""
