@@ -74,22 +74,21 @@ def read_alone(model: Seq2Seq, sentence: list[int]) -> tuple[Tensor, Tensor]:
     """The encoder's equations for one sentence: no padding, and `flip` to read it backwards."""
     encoder = model.encoder
     states = encoder.embedding(torch.tensor([[*sentence, EOS]]))
-    for layer, (forwards, backwards) in enumerate(
-        zip(encoder.forwards, encoder.backwards, strict=True)
-    ):
+    for forwards, backwards in zip(encoder.forwards, encoder.backwards, strict=True):
         right, _ = forwards(states)
         left, _ = backwards(states.flip(1))
         final = torch.cat([right[:, -1], left[:, -1]], dim=1)
         outputs = torch.cat([right, left.flip(1)], dim=2)
-        states = states + outputs if layer else outputs
+        states = states + outputs if states.shape == outputs.shape else outputs
     return states[0], final[0]
 
 
 @pytest.mark.parametrize("extra", [0, 3])
+@pytest.mark.parametrize("embedding", [EMBEDDING, HIDDEN])
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_padding_changes_nothing(cell: str, layers: int, extra: int) -> None:
-    model = make(cell=cell, encoder_layers=layers)
+def test_padding_changes_nothing(cell: str, layers: int, embedding: int, extra: int) -> None:
+    model = make(cell=cell, encoder_layers=layers, embedding=embedding)
     source, lengths = batch(SENTENCES, extra)
     encoding = model.encoder(source, lengths)
     assert encoding.states.shape == (len(SENTENCES), source.shape[1], HIDDEN)
@@ -271,19 +270,23 @@ def test_attention_of_a_very_long_sentence_takes_little_memory(
 
 
 @pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("embedding", [EMBEDDING, HIDDEN])
 @pytest.mark.parametrize("kind", ["none", "general"])
-def test_the_decoder_is_its_equations(kind: str, layers: int) -> None:
-    """tanh(W [h; context]) or tanh(W h), then residual layers, then features and logits."""
-    model = make(attention=kind, decoder_layers=layers)
+def test_the_decoder_is_its_equations(kind: str, embedding: int, layers: int) -> None:
+    """h + tanh(W [h; context]) or h + tanh(W h), word vectors, residual layers, features."""
+    model = make(attention=kind, decoder_layers=layers, embedding=embedding)
     decoder = model.decoder
     state, memory = model.encode(*batch(SOURCES))
     output = decoder(TARGET, state, memory)
     hidden, _ = decoder.layers[0](decoder.embedding(TARGET), state.layers[0])
+    seen = hidden
     if memory is not None:
         scores = hidden @ (memory.states @ decoder.attention.project.weight.t()).transpose(1, 2)
         scores = scores.masked_fill(~memory.mask.unsqueeze(1), -1e30)
-        hidden = torch.cat([hidden, scores.softmax(dim=2) @ memory.states], dim=2)
-    hidden = torch.tanh(hidden @ decoder.combine.weight.t() + decoder.combine.bias)
+        seen = torch.cat([hidden, scores.softmax(dim=2) @ memory.states], dim=2)
+    hidden = hidden + torch.tanh(seen @ decoder.combine.weight.t() + decoder.combine.bias)
+    if embedding == HIDDEN:
+        hidden = hidden + decoder.embedding(TARGET)
     if layers == 2:
         hidden = hidden + decoder.layers[1](hidden, state.layers[1])[0]
     features = hidden @ decoder.features.weight.t()
@@ -453,7 +456,7 @@ def test_word_dropout_drops_whole_time_steps(rate: float) -> None:
 # --- greedy search --------------------------------------------------------------------------------
 
 
-END = 5.0  # some translations end by themselves and some at their limits
+END = 8.0  # some translations end by themselves and some at their limits
 
 
 def greedy_by_teacher_forcing(model: Seq2Seq, sentence: list[int], limit: int) -> list[int]:

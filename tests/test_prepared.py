@@ -65,7 +65,7 @@ def sources(count: int = 5) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("table", [0, prepared.TABLE], ids=["product", "table"])
 @pytest.mark.parametrize("more", [{}, {"heads": 4, "layer_norm": True}], ids=["plain", "heads"])
-@pytest.mark.parametrize("embedding", [5, 12], ids=["narrow", "wide"])
+@pytest.mark.parametrize("embedding", [5, 8, 12], ids=["narrow", "even", "wide"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cell", CELLS)

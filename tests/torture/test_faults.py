@@ -189,7 +189,7 @@ def test_settings_and_data(
             result = outcome(clone, command)
             if result.startswith("diverged"):
                 assert outcome(clone, command) == result
-        except BaseException as error:
+        except Exception as error:
             raise AssertionError(f"trial {number}, {changes}: {error}") from error
         tally[result] += 1
 
@@ -213,6 +213,6 @@ def test_losses(trials: range, tally: Counter[str], corpora: Corpora, tmp_path: 
             assert result != "trained"
             # Without the fault, it goes on from before it, or a message says what to do.
             again = outcome(clone, ["-c", FAULTY, "wild", "1", "once", "-1", "nan"])
-        except BaseException as error:
+        except Exception as error:
             raise AssertionError(f"trial {number}, {fault}: {error}") from error
         tally[f"{result}, then {again}"] += 1

@@ -37,9 +37,10 @@ class Output(NamedTuple):
 class Decoder(nn.Module):
     """Luong et al. 2015 without input feeding, so that a whole target is one call for each layer.
 
-    The first layer's hidden states query the attention; state and context make the attentional
-    vector tanh(W [h; context]), which any further layer reads, with residual connections.
-    Without attention there is no context: the source is seen through the first state alone.
+    The first layer's hidden states h query the attention; state and context make the attentional
+    vector h + tanh(W [h; context]), plus the word vector if it is as wide, which any further layer
+    reads, with residual connections too. Without attention there is no context: the source is seen
+    through the first state alone.
     """
 
     def __init__(self, settings: ModelSettings, embedding: nn.Embedding, vocabulary: int) -> None:
@@ -82,11 +83,13 @@ class Decoder(nn.Module):
         first, *above = self.layers
         hidden, last = first(inputs, state.layers[0])
         hidden = self.norms[0](hidden)
-        states, weights = [last], None
+        states, seen, weights = [last], hidden, None
         if self.attention is not None:
             context, weights = self.attention(hidden, memory)
-            hidden = torch.cat([hidden, context], dim=2)
-        hidden = torch.tanh(self.combine(hidden))
+            seen = torch.cat([hidden, context], dim=2)
+        hidden = hidden + torch.tanh(self.combine(seen))
+        if inputs.shape == hidden.shape:
+            hidden = hidden + inputs
         for layer, norm, before in zip(above, self.norms[1:], state.layers[1:], strict=True):
             residual, last = layer(self.dropout(hidden), before)
             hidden = hidden + norm(residual)

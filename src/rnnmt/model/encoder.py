@@ -53,8 +53,9 @@ class Encoder(nn.Module):
             right, _ = forwards(inputs)
             left, _ = backwards(_reorder(inputs, mirror))
             outputs = norm(torch.cat([right, _reorder(left, mirror)], dim=2))
-            # Residual connection between layers of the same width.
-            states = outputs + states if layer else outputs
+            # Residual connection, of the word vectors too if they are as wide: attention then has
+            # the words themselves in view.
+            states = outputs + states if outputs.shape == states.shape else outputs
             final = torch.cat([_at(right, last), _at(left, last)], dim=1)
         return Encoding(states, final)
 

@@ -44,25 +44,31 @@ class PreparedDecoder:
         ]
         self._combine = PackedLinear(decoder.combine.weight, decoder.combine.bias).forward
         self._attend = None if decoder.attention is None else _packed(decoder.attention).forward
+        self._vectors, first = decoder.embedding.weight.detach().clone(), self._layers[0]
+        self._adds_vectors = self._vectors.shape[1] == first.hidden
         # W x + b of the first layer, once for all words.
-        self._words, first = decoder.embedding.weight.detach(), self._layers[0]
-        self._is_table = len(self._words) * first.gates * first.hidden <= TABLE
-        if self._is_table:
-            self._words = first.inputs(self._words)
+        is_small = len(self._vectors) * first.gates * first.hidden <= TABLE
+        self._table = first.inputs(self._vectors) if is_small else None
         self.output = _output(decoder, quantized)
 
     def step(self, tokens: Tensor, state: State, memory: Memory | SharedMemory | None) -> Output:
         """`tokens` (N, 1) that follow `state` -> what Decoder gives for a target of one token."""
         first, *above = self._layers
-        words = self._words.index_select(0, tokens[:, 0])
-        last = first.step(words if self._is_table else first.inputs(words), state.layers[0])
+        words = tokens[:, 0]
+        if self._table is None:
+            inputs = first.inputs(self._vectors.index_select(0, words))
+        else:
+            inputs = self._table.index_select(0, words)
+        last = first.step(inputs, state.layers[0])
         hidden, weights = self._normed(0, last[0]), None  # (N, H)
-        states = [last]
+        states, seen = [last], hidden
         if self._attend is not None:
             assert memory is not None
             context, weights = self._attend(hidden.unsqueeze(1), memory)
-            hidden = torch.cat([hidden, context[:, 0]], dim=1)
-        hidden = self._combine(hidden).tanh_()
+            seen = torch.cat([hidden, context[:, 0]], dim=1)
+        hidden = self._combine(seen).tanh_().add_(hidden)
+        if self._adds_vectors:
+            hidden += self._vectors.index_select(0, words)
         for number, layer in enumerate(above, start=1):
             last = layer.step(layer.inputs(hidden), state.layers[number])
             hidden = hidden + self._normed(number, last[0])
@@ -89,10 +95,11 @@ def _output(decoder: Decoder, quantized: bool) -> PackedOutput | QuantizedOutput
     # One product in place of two: O (F h) + b = (O F) h + b.
     weight = decoder.output.weight.detach() @ decoder.features.weight.detach()
     bias = decoder.output.bias.detach()
-    # A tanh, and hidden states below 1 added to it; normalised ones have no such bound.
-    bounded = all(isinstance(norm, nn.Identity) for norm in decoder.norms[1:])
+    # A tanh, hidden states below 1 and a word vector; normalised states have no such bound.
+    bounded = all(isinstance(norm, nn.Identity) for norm in decoder.norms)
+    reach = 1.0 + len(decoder.layers) + float(decoder.embedding.weight.detach().abs().max())
     if quantized and bounded and len(weight) >= QUANTIZED_FROM and _has_8_bit_products(weight):
-        return QuantizedOutput(weight, bias, reach=float(len(decoder.layers)))
+        return QuantizedOutput(weight, bias, reach)
     return PackedOutput(weight, bias)
 
 
