@@ -404,12 +404,15 @@ def test_a_model_translates_alone_and_as_decode_did(clone: Clone, tmp_path: Path
     assert printed == "\n" + beam.read_text()
     printed = run(
         *command, "--nbest", "3", "--scores", "--alignments",
-        cwd=tmp_path, env=clone.environment, text=source[0],
+        cwd=tmp_path, env=clone.environment, text="\n".join(source),
     )  # fmt: skip
     fields = [line.split("\t") for line in printed.splitlines()]
-    assert [len(line) for line in fields] == [4, 4, 4]
-    assert fields[0][2] == beam.read_text().splitlines()[0]
-    assert all("=" in pair for pair in fields[0][3].split(" "))
+    assert len(fields) == 3 * len(source)
+    found = [line for line in fields if line != [""]]
+    assert len(found) > len(source)
+    assert all(len(line) == 4 for line in found)
+    assert [line[2] for line in fields[::3]] == beam.read_text().splitlines()
+    assert all("=" in pair for line in found if line[3] for pair in line[3].split(" "))
     text = f"{source[0]}\n\n{source[1]}\n"
     printed = run(*command, "--nbest", "3", cwd=tmp_path, env=clone.environment, text=text)
     lines = printed.split("\n")
