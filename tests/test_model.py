@@ -23,7 +23,7 @@ from rnnmt.errors import UserError
 from rnnmt.model.attention import ATTENTIONS, Memory
 from rnnmt.model.decoder import State
 from rnnmt.model.dropout import SequenceDropout, WordDropout
-from rnnmt.model.folder import load_model, save_model, sums
+from rnnmt.model.folder import EQUATIONS, load_model, save_model, sums
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies, greedy_limits
 from rnnmt.model.settings import ModelSettings
 
@@ -749,4 +749,17 @@ def test_settings_that_do_not_fit_are_a_user_error(
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(UserError, match=str(tmp_path)):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"equations": EQUATIONS - 1}, {"equations": None}, {}])
+def test_weights_for_other_equations_are_refused(
+    tmp_path: Path, tokens: Path, change: dict[str, Any]
+) -> None:
+    """They would fit, and translate into nonsense."""
+    save(tmp_path, tokens)
+    file = tmp_path / "settings.json"
+    kept = {key: value for key, value in json.loads(file.read_text()).items() if key != "equations"}
+    file.write_text(json.dumps(kept | change))
+    with pytest.raises(UserError, match=f"{file}: weights for equations .* train it anew"):
         load_model(tmp_path)

@@ -26,6 +26,9 @@ from rnnmt.model.seq2seq import Seq2Seq, Vocabularies
 from rnnmt.model.settings import ModelSettings
 
 WEIGHTS, SOURCE, TARGET = FILES = ("weights.pt", "source.model", "target.model")
+# Of the model, counted on with each change of them in which earlier weights would still fit, and
+# say something else.
+EQUATIONS = 2
 # What the pickle of plain weights calls; torch itself would also let it make, say, a bytearray
 # of any size.
 _CALLED = {
@@ -49,7 +52,8 @@ def save_model(folder: Path, model: Seq2Seq, settings: dict[str, Any], tokens: P
     torch.save(weights, folder / WEIGHTS)
     for name in (SOURCE, TARGET):
         shutil.copyfile(tokens / name, folder / name)
-    text = json.dumps(settings | {"files": sums(folder)}, indent=1, sort_keys=True)
+    settings = settings | {"equations": EQUATIONS, "files": sums(folder)}
+    text = json.dumps(settings, indent=1, sort_keys=True)
     (folder / "settings.json").write_text(text + "\n")
 
 
@@ -85,6 +89,11 @@ def _settings(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file():  # a pipe would be waited for
             raise UserError(f"{folder / name}: no such file; is {folder} a model's folder?")
     settings: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    if (equations := settings.get("equations", 1)) != EQUATIONS:
+        raise UserError(
+            f"{folder / 'settings.json'}: weights for equations {equations} of the model, which "
+            f"here are {EQUATIONS}: train it anew, or use the version of rnnmt that made it"
+        )
     there = sums(folder)
     if strange := [name for name in FILES if settings["files"][name] != there[name]]:
         raise UserError(
