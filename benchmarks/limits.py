@@ -40,12 +40,7 @@ from rnnmt.model.loss import linear_cross_entropy  # noqa: E402
 from rnnmt.model.prepared import PreparedDecoder  # noqa: E402
 from rnnmt.model.seq2seq import Seq2Seq, Vocabularies  # noqa: E402
 from rnnmt.model.settings import variant  # noqa: E402
-from rnnmt.model.training import (  # noqa: E402
-    LOG_STEPS,
-    History,
-    TranslationModule,
-    usable_precision,
-)
+from rnnmt.model.training import LOG_STEPS, History, TranslationModule  # noqa: E402
 from rnnmt.search.translator import Translator  # noqa: E402
 from rnnmt.stages import train as stage  # noqa: E402
 from rnnmt.tracking.training import training_logger  # noqa: E402
@@ -64,7 +59,7 @@ def main() -> None:
     params.use_determinism()  # as the stages do
     batches = list(islice(_batches(), BATCHES))
     results: dict[str, Any] = {"training": {}, "decoding": {}}
-    for precision in sorted({usable_precision(asked) for asked in PRECISIONS}, reverse=True):
+    for precision in workers.usable(PRECISIONS):
         results["training"][precision] = training(precision, batches)
     for beam in (1, 5):
         results["decoding"][f"beam {beam}"] = decoding(beam)

@@ -21,6 +21,7 @@ NAMES = ("opennmt", "joeynmt-bucketed", "float32", "bfloat16")
 def main() -> None:
     chosen = _parse()
     workers.check(chosen.systems)
+    chosen.systems = workers.usable(chosen.systems)
     workers.prepare_data()
     scores: dict[str, list[dict[str, float]]] = {name: [] for name in chosen.systems}
     with workers.started(dict.fromkeys(chosen.systems)) as running:

@@ -21,6 +21,7 @@ BASE = ("float32", "bfloat16")  # whose speed is divided by that of the others
 def main() -> None:
     chosen = _parse()
     workers.check(chosen.systems)
+    chosen.systems = workers.usable(chosen.systems)
     workers.prepare_data()
     with workers.started(dict.fromkeys(chosen.systems)) as running:
         versions = workers.versions(running)

@@ -142,6 +142,13 @@ def check(names: Iterable[str]) -> None:
             sys.exit(f"{PEERS_PYTHON}: no such file; run benchmarks/peers/install.sh first")
 
 
+def usable(names: Iterable[str]) -> list[str]:
+    """Without what would train in float32 under the name of bfloat16 on this processor."""
+    from rnnmt.model.training import usable_precision
+
+    return [name for name in names if name != "bfloat16" or usable_precision(name) == name]
+
+
 def prepare_data() -> None:
     """Multi30k through the project's own stages, and as pieces for the peers; once.
 
