@@ -121,6 +121,17 @@ def drop_dead_locks(locks: Path = Path(".dvc/tmp/rwlock")) -> None:
             locks.unlink()
 
 
+def remove_partial_files() -> None:
+    """Remove what DVC was about to rename into an output when it was killed.
+
+    By its .dvcignore, DVC takes such a file for no part of an output, and leaves it there.
+    """
+    for folder in ("data", "models", "reports"):
+        for file in Path(folder).rglob(".*.tmp"):
+            if re.fullmatch(r"\.[\w-]{22}\.tmp", file.name):
+                file.unlink(missing_ok=True)
+
+
 def is_running(process: int, known_at: float) -> bool:
     """Whether a process exists, is more than the memory of its end, a zombie, and began before.
 
@@ -194,6 +205,7 @@ def reproduce(pipeline: str) -> None:
     """Run what has changed. Raises SystemExit, or UserError naming the chains that failed."""
     drop_dead_locks()
     drop_broken_locks(pipeline)
+    remove_partial_files()
     move_former_outputs(pipeline)
     stale = changed(pipeline)
     if "download" not in stale:

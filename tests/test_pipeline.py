@@ -644,6 +644,20 @@ def test_only_one_make_repro_runs_in_a_clone(tmp_path: Path) -> None:
     assert left.exists()
 
 
+def test_a_file_that_a_killed_dvc_left_is_part_of_no_output(
+    parallel: tuple[Clone, str], tmp_path: Path
+) -> None:
+    other = parallel[0].copy(tmp_path / "copy")
+    before = (other.folder / "dvc.lock").read_bytes()
+    # DVC fills such a file, or a link to its cache, and renames it to what it stands for.
+    for output in ("data/small/tokens", "models/small/gru-1"):
+        (other.folder / output / ".0g87yIoxmyq9Y1nha-IeJQ.tmp").touch()
+    assert "Data and pipelines are up to date." in other.repro()
+    assert "\nNothing has changed" in "\n" + other.make_repro()
+    assert other.bytes() == parallel[0].bytes()
+    assert (other.folder / "dvc.lock").read_bytes() == before
+
+
 def test_a_lock_file_that_a_kill_cut_off_is_made_again(
     parallel: tuple[Clone, str], tmp_path: Path
 ) -> None:
